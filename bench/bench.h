@@ -1,0 +1,161 @@
+/* bench.h: what the benchmarks share: a clock, medians, and the fastest that a core can multiply and add.
+   Include after igpt.h (implementation).                                                          */
+
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Seconds on the wall; or of this process on its processors (all threads together), which other
+   programs do not disturb much: for one worker on a shared machine. */
+static double bench_clock(int processor)
+{
+  struct timespec t;
+  clock_gettime(processor ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum { BENCH_MOST = 64 };
+
+typedef struct bench_times {
+  double second[BENCH_MOST];
+  int count;
+} bench_times;
+
+static void bench_note(bench_times *times, double second)
+{
+  if (times->count < BENCH_MOST) times->second[times->count++] = second;
+}
+
+static int bench_order(const void *a, const void *b)
+{
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double bench_median(bench_times *times)
+{
+  qsort(times->second, (size_t)times->count, sizeof *times->second, bench_order);
+  return times->second[times->count / 2];
+}
+
+/* (third quartile - first quartile) / median */
+static double bench_spread(bench_times *times)
+{
+  double median = bench_median(times);
+  return (times->second[times->count * 3 / 4] - times->second[times->count / 4]) / median;
+}
+
+static void bench_machine(void)
+{
+  char line[256];
+  FILE *f = fopen("/proc/cpuinfo", "r");
+  while (f && fgets(line, sizeof line, f))
+    if (!strncmp(line, "model name", 10)) {
+      printf("machine: %s", strchr(line, ':') + 2);
+      break;
+    }
+  if (f) fclose(f);
+#ifdef __clang__
+  printf("compiler: clang %s\n", __clang_version__);
+#elif defined(__GNUC__)
+  printf("compiler: gcc %s\n", __VERSION__);
+#endif
+}
+
+/* ---- the floor: multiply-adds with nothing in their way ----------------------------------------- */
+
+/* Each function does 24 * 64 * rounds vector multiply-adds (12 accumulators for AVX2, 24 for AVX-512; plain C 8)
+   either on registers alone or with one operand broadcast from an array in the first cache. */
+typedef float bench_loop(const float *from, size_t rounds);
+
+#if IGPT__X86
+#define BENCH_8(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define BENCH_12(X) BENCH_8(X) X(8) X(9) X(10) X(11)
+#define BENCH_24(X) BENCH_12(X) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23)
+
+#define BENCH_DECLARE(i) v##i = z,
+#define BENCH_SUM(i) z = ADD(z, v##i);
+#define BENCH_REGISTER(i) v##i = FMA(f, b, v##i);
+#define BENCH_MEMORY(i) v##i = FMA(SPLAT(from[p * STEP + i]), b, v##i);
+
+#define BENCH_LOOP(name, isa, V, list, step, body)                                                \
+  __attribute__((target(isa))) static float name(const float *from, size_t rounds)             \
+  {                                                                                               \
+    enum { STEP = step };                                                                         \
+    V z = SPLAT(0.0f), b = SPLAT(from[0]), f = SPLAT(from[1]), list(BENCH_DECLARE) last = z;      \
+    float out[16];                                                                                \
+    size_t r, p;                                                                                  \
+    for (r = 0; r < rounds; r++)                                                                  \
+      for (p = 0; p < 64; p++) {                                                                  \
+        list(body)                                                                                \
+        __asm__ volatile("" : "+x"(b), "+x"(f));   /* keeps compilers from merging rounds */      \
+      }                                                                                           \
+    list(BENCH_SUM)                                                                               \
+    STORE(out, ADD(z, last));                                                                     \
+    return out[0];                                                                                \
+  }
+
+#define ADD(a, b) _mm256_add_ps(a, b)
+#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define SPLAT(x) _mm256_set1_ps(x)
+#define STORE(p, v) _mm256_storeu_ps(p, v)
+BENCH_LOOP(bench_avx2_registers, "avx2,fma", __m256, BENCH_12, 12, BENCH_REGISTER)
+BENCH_LOOP(bench_avx2_memory, "avx2,fma", __m256, BENCH_12, 12, BENCH_MEMORY)
+#undef ADD
+#undef FMA
+#undef SPLAT
+#undef STORE
+#if IGPT__AVX512
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define SPLAT(x) _mm512_set1_ps(x)
+#define STORE(p, v) _mm512_storeu_ps(p, v)
+BENCH_LOOP(bench_avx512_registers, "avx512f", __m512, BENCH_24, 24, BENCH_REGISTER)
+BENCH_LOOP(bench_avx512_memory, "avx512f", __m512, BENCH_24, 24, BENCH_MEMORY)
+#undef ADD
+#undef FMA
+#undef SPLAT
+#undef STORE
+#endif
+#endif
+
+/* The loop of an instruction set and its operations a round; null where this file has none. */
+static bench_loop *bench_floor_loop(igpt_isa isa, int memory, double *operations)
+{
+#if IGPT__X86
+  if (isa == IGPT_ISA_AVX2) {
+    *operations = 2.0 * 64 * 12 * 8;
+    return memory ? bench_avx2_memory : bench_avx2_registers;
+  }
+#if IGPT__AVX512
+  if (isa == IGPT_ISA_AVX512) {
+    *operations = 2.0 * 64 * 24 * 16;
+    return memory ? bench_avx512_memory : bench_avx512_registers;
+  }
+#endif
+#endif
+  (void)isa;
+  (void)memory;
+  *operations = 0;
+  return NULL;
+}
+
+static volatile float bench_sink;
+
+/* Seconds of one operation, measured once over about `rounds` rounds. */
+static double bench_floor(igpt_isa isa, int memory, int processor, size_t rounds)
+{
+  static float from[64 * 24];
+  double operations, start;
+  bench_loop *loop = bench_floor_loop(isa, memory, &operations);
+  if (!loop) return 0;
+  start = bench_clock(processor);
+  bench_sink = loop(from, rounds);
+  return (bench_clock(processor) - start) / (operations * (double)rounds);
+}
+
+#endif

@@ -1,0 +1,158 @@
+/* Linear layers of iGPT-S (1024 positions of width 512): the three products of training, in float32, beside the
+   time that the same multiply-adds take when one operand of each comes from the first cache.
+
+   cc -O2 -I. bench/matmul.c -o build/bench/matmul -lm -pthread
+   build/bench/matmul [-p] [-q]      -p: time of the process instead of the wall (one worker only)
+                                     -q: quick, 5 repetitions instead of 15                        */
+
+#define _POSIX_C_SOURCE 200809L
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+#include "bench.h"
+
+enum { ROWS = 1024 };
+static const struct { size_t in, out; } layers[] = { { 512, 1536 }, { 512, 512 }, { 512, 2048 }, { 2048, 512 } };
+static const char *const products[] = { "X W", "dY W^T", "X^T dY +=" };
+
+static float *numbers(size_t n, uint64_t stream)
+{
+  float *x = (float *)malloc(n * sizeof *x);
+  igpt_rng rng = igpt_rng_seed(1, stream);
+  size_t i;
+  if (!x) exit(2);
+  for (i = 0; i < n; i++) x[i] = 2 * igpt_rng_uniform(&rng) - 1;
+  return x;
+}
+
+typedef struct job {
+  size_t m, n, k, a_row, a_column, b_row, b_column;
+  const float *a, *b;
+  float *c;
+  int accumulate;
+} job;
+
+static void run(const igpt__math *math, const job *j)
+{
+  igpt__matmul(math, j->c, j->n, j->a, j->a_row, j->a_column, j->b, j->b_row, j->b_column, j->m, j->n, j->k,
+               j->accumulate);
+}
+
+/* 1 if 500 elements agree with float64 */
+static int check(const igpt__math *math, const job *j)
+{
+  igpt_rng rng = igpt_rng_seed(2, 0);
+  int i, right = 1;
+  memset(j->c, 0, j->m * j->n * sizeof(float));
+  run(math, j);
+  for (i = 0; i < 500; i++) {
+    size_t r = igpt_rng_below(&rng, (uint32_t)j->m), c = igpt_rng_below(&rng, (uint32_t)j->n), p;
+    double sum = 0;
+    for (p = 0; p < j->k; p++)
+      sum += (double)j->a[r * j->a_row + p * j->a_column] * j->b[p * j->b_row + c * j->b_column];
+    if (!(fabs(j->c[r * j->n + c] - sum) < 1e-3)) right = 0;
+  }
+  return right;
+}
+
+int main(int argc, char **argv)
+{
+  int processor = 0, repeats = 15, i, isa, two = 0;
+  float *x = numbers((size_t)ROWS * 2048, 1), *dy = numbers((size_t)ROWS * 2048, 2);
+  float *w = numbers(512 * 2048, 3), *c = numbers((size_t)ROWS * 2048, 4);
+  igpt_pool *pool = NULL;
+  for (i = 1; i < argc; i++) {
+    if (!strcmp(argv[i], "-p")) processor = 1;
+    if (!strcmp(argv[i], "-q")) repeats = 5;
+  }
+  two = !processor && igpt_pool_create(&pool, 2, NULL) == IGPT_OK;
+  bench_machine();
+  printf("clock: %s; %d repetitions, alternating; median and (quartile range)\n",
+         processor ? "process time" : "wall", repeats);
+  for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++) {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa);
+    igpt__math math;
+    size_t l;
+    int product, slow = isa == IGPT_ISA_GENERIC ? 3 : repeats;
+    double registers = 0, memory = 0, operations, sum_floor = 0, sum_one = 0, sum_two = 0;
+    if (!k) continue;
+    memset(&math, 0, sizeof math);
+    math.kernels = k;
+    math.worker_floats = igpt__matmul_worker(k);
+    math.shared = (float *)aligned_alloc(64, (igpt__matmul_shared(k, 2048, 2048) * 4 + 63) / 64 * 64);
+    math.worker = (float *)aligned_alloc(64, 2 * math.worker_floats * 4);
+    if (!math.shared || !math.worker) return 2;
+    if (bench_floor_loop((igpt_isa)isa, 0, &operations)) {
+      bench_times r = { { 0 }, 0 }, m = { { 0 }, 0 };
+      for (i = 0; i < 15; i++) {
+        bench_note(&r, bench_floor((igpt_isa)isa, 0, processor, 4000));
+        bench_note(&m, bench_floor((igpt_isa)isa, 1, processor, 4000));
+      }
+      registers = bench_median(&r);
+      memory = bench_median(&m);
+      printf("\n%s: multiply-adds in registers %.1f GFLOP/s (%.0f%%), one operand from memory %.1f (%.0f%%)\n",
+             igpt_isa_name((igpt_isa)isa), 1e-9 / registers, 100 * bench_spread(&r), 1e-9 / memory,
+             100 * bench_spread(&m));
+    } else printf("\n%s: no floor is known\n", igpt_isa_name((igpt_isa)isa));
+    printf("  %-9s %5s %5s %5s  %8s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k", "floor ms", "ms", "",
+           "GFLOP/s", "floor", "two workers ms, times faster");
+    for (l = 0; l < sizeof layers / sizeof *layers; l++)
+      for (product = 0; product < 3; product++) {
+        size_t in = layers[l].in, out = layers[l].out;
+        bench_times one = { { 0 }, 0 }, both = { { 0 }, 0 }, floor_now = { { 0 }, 0 };
+        double flops, start, t1, t2 = 0, f;
+        job j;
+        memset(&j, 0, sizeof j);
+        j.c = c;
+        if (product == 0) {         /* Y (m,out) = X (m,in) W (in,out) */
+          j.m = ROWS, j.n = out, j.k = in;
+          j.a = x, j.a_row = in, j.a_column = 1, j.b = w, j.b_row = out, j.b_column = 1;
+        } else if (product == 1) {  /* dX (m,in) = dY (m,out) W^T */
+          j.m = ROWS, j.n = in, j.k = out;
+          j.a = dy, j.a_row = out, j.a_column = 1, j.b = w, j.b_row = 1, j.b_column = out;
+        } else {                    /* dW (in,out) += X^T dY */
+          j.m = in, j.n = out, j.k = ROWS, j.accumulate = 1;
+          j.a = x, j.a_row = 1, j.a_column = in, j.b = dy, j.b_row = out, j.b_column = 1;
+        }
+        math.runner.run = NULL;
+        if (!check(&math, &j)) {
+          printf("wrong result\n");
+          return 1;
+        }
+        for (i = 0; i < slow; i++) {
+          if (memory > 0) bench_note(&floor_now, bench_floor((igpt_isa)isa, 1, processor, 1000));
+          memset(&math.runner, 0, sizeof math.runner);
+          start = bench_clock(processor);
+          run(&math, &j);
+          bench_note(&one, bench_clock(processor) - start);
+          if (two) {
+            math.runner = igpt_pool_runner(pool);
+            start = bench_clock(processor);
+            run(&math, &j);
+            bench_note(&both, bench_clock(processor) - start);
+          }
+        }
+        flops = 2.0 * (double)j.m * (double)j.n * (double)j.k;
+        t1 = bench_median(&one);
+        f = memory > 0 ? bench_median(&floor_now) * flops : 0;
+        if (two) t2 = bench_median(&both);
+        printf("  %-9s %5d %5d %5d  %8.3f  %8.3f (%2.0f%%) %7.1f  %4.0f%%", products[product], (int)j.m, (int)j.n,
+               (int)j.k, 1e3 * f, 1e3 * t1, 100 * bench_spread(&one), flops / t1 * 1e-9, 100 * f / t1);
+        if (two) printf("   %8.3f (%2.0f%%) %.2f", 1e3 * t2, 100 * bench_spread(&both), t1 / t2);
+        printf("\n");
+        sum_floor += f;
+        sum_one += t1;
+        sum_two += t2;
+      }
+    printf("  all: %.1f ms, %.0f%% of the floor's speed", 1e3 * sum_one, 100 * sum_floor / sum_one);
+    if (two) printf("; two workers %.2f times faster", sum_one / sum_two);
+    printf("\n");
+    free(math.shared);
+    free(math.worker);
+  }
+  igpt_pool_destroy(pool);
+  free(x);
+  free(dy);
+  free(w);
+  free(c);
+  return 0;
+}

@@ -1,0 +1,8853 @@
+/* igpt.h - Image GPT in one C header. A network learns to predict pixels, and by that to complete
+   pictures and to tell what is on them: "Generative Pretraining from Pixels" (Chen et al., 2020),
+   with everything it needs, for training and for use, on CPUs, in plain C.
+
+   No warranty. Your choice of MIT or public domain; the texts are in LICENSE and at the end.
+
+   DO THIS in one C or C++ file, and include it as usual in the others:
+
+    | #define IGPT_IMPLEMENTATION
+    | #include "igpt.h"
+
+   and compile with nothing special:  cc -O2 app.c -lm
+
+   A whole program, which draws a picture from a trained model:
+
+    | #define IGPT_IMPLEMENTATION
+    | #include "igpt.h"
+    | #include <stdio.h>
+    |
+    | int main(int argc, char **argv)
+    | {
+    |   static uint16_t tokens[32 * 32];
+    |   static uint8_t rgb[32 * 32 * 3];
+    |   igpt_model *model;
+    |   igpt_session *session;
+    |   if (argc < 2 || igpt_model_load(&model, argv[1], NULL)) return 1;
+    |   if (igpt_session_create(&session, model, NULL)) return 1;
+    |   if (igpt_sample(session, tokens, 1, NULL)) return 1;
+    |   if (igpt_palette_decode(igpt_model_palette(model), rgb, tokens, 32 * 32)) return 1;
+    |   printf("P6 32 32 255\n");
+    |   fwrite(rgb, 3, 32 * 32, stdout);
+    | }
+                                                                                                  */
+/* ==== 1. manual ===============================================================================
+
+   Contents. Search for "==== 9." to go to part 9.
+
+      1  manual           this                       10  attention       without a T x T matrix
+      2  declarations     all that you can call      11  the network     forward and backward
+      3  compiler glue                               12  training        AdamW, schedules
+      4  small tools      sizes, memory, sentences   13  sampling        decoding with a cache
+      5  random numbers   Philox                     14  palette         k-means, encode, decode
+      6  the kernels      once for each instruction  15  linear probe    logistic regression
+                          set                        16  files           safetensors, npy
+      8  detection        which processor is this    17  paths, threads  the optional parts
+      9  matmul           packing and blocking       18  the end         licence
+
+   To understand the model read 11, then 12 and 13; for speed 6, 9 and 10; for safety 4 and 16. (A
+   part 7 is kept for AMX.)
+
+   ---- what it does, and what it does not ------------------------------------------------------
+
+   DOES       find AVX2, AVX-512 or NEON when it runs, from the plain compile line; train with both
+              objectives of the paper (AR and BERT), fine-tune with a class head, probe every depth,
+              sample and complete; make the palette; read and write files that Hugging Face's
+              ImageGPT reads and writes; tell its memory beforehand and live in yours, if you like;
+              give the same bits for any number of threads.
+   DOES NOT   decode JPEG or PNG (see examples/image.h), use a GPU, start threads by itself,
+              allocate after create, print, exit, read environment variables, or keep mutable global
+              state.
+
+   ---- sample: the three calls ------------------------------------------------------------------
+
+   A model is weights; a session is everything that changes while it works. Options are structs
+   whose zero means the default.
+
+    | igpt_model *model;
+    | igpt_session *session;
+    | igpt_sample_desc how = { 0 };
+    | uint16_t tokens[1024];                       // the upper half is given ...
+    | how.keep = 512;
+    | how.temperature = 0.9f;
+    | how.seed = 7;
+    | if (igpt_model_load(&model, "model.safetensors", NULL)) return;
+    | if (igpt_session_create(&session, model, NULL)) return;
+    | memset(tokens, 0, sizeof tokens);
+    | igpt_sample(session, tokens, 1, &how);       // ... and the lower one is drawn
+    | igpt_session_destroy(session);
+    | igpt_model_destroy(model);
+
+   ---- train ------------------------------------------------------------------------------------
+
+    | igpt_model_desc shape = { 0 };               // 8 layers of width 128, 32 x 32, 512 colours
+    | igpt_session_desc work = { 0 };
+    | igpt_schedule_desc plan = { IGPT_COSINE, 3e-3, 100, 1000, 0 };
+    | igpt_palette palette;
+    | igpt_pool *pool;
+    | igpt_model *model;
+    | igpt_session *session;
+    | static uint8_t rgb[64 * 1024 * 3];           // 64 pictures
+    | static uint16_t tokens[64 * 1024];
+    | int step;
+    | igpt_palette_fit(&palette, NULL, rgb, 64 * 1024, NULL);
+    | igpt_palette_encode(&palette, tokens, rgb, 64 * 1024);
+    | shape.config.vocabulary = palette.colours;
+    | igpt_pool_create(&pool, 0, NULL);            // a thread for every processor
+    | work.train = 1;
+    | work.batch = 8;
+    | work.runner = igpt_pool_runner(pool);
+    | igpt_model_create(&model, &shape);
+    | igpt_model_set_palette(model, &palette);
+    | igpt_session_create(&session, model, &work);
+    | for (step = 0; step < 1000; step++) {
+    |   igpt_batch batch = { 0 };
+    |   igpt_losses losses;
+    |   igpt_adam_desc adam = { 0 };
+    |   batch.tokens = tokens + (step % 2) * 32 * 1024;
+    |   batch.count = 32;                          // four passes of 8, one gradient
+    |   igpt_backward(session, &losses, &batch, NULL);
+    |   adam.rate = (float)igpt_schedule(&plan, step);
+    |   igpt_step(session, model, NULL, &adam);
+    | }
+    | igpt_model_save(model, "model.safetensors");
+
+   BERT: shape.config.objective = IGPT_BERT, and a batch.mask drawn by igpt_mask_random.
+   Fine-tuning: load with desc.config.classes set, give batch.labels; the loss is then pixels plus
+   classes, 1 : 1, as in the official code. Checkpoints that continue with the same bits:
+   igpt_checkpoint_save and igpt_checkpoint_load.
+
+   ---- probe ------------------------------------------------------------------------------------
+
+   How much has it learned about what is on the pictures? Take the mean over positions of the stream
+   at some depth, and fit a linear classifier on it. The best depth is in the middle, not at the
+   end.
+
+    | int depths[] = { 0, 4, 8 };
+    | static float features[64 * 3 * 128], one[64 * 128];
+    | int32_t labels[64] = { 0 }, guessed[64];
+    | igpt_batch batch = { 0 };
+    | igpt_probe *probe;
+    | int i;
+    | batch.tokens = tokens;
+    | batch.count = 64;
+    | igpt_features(session, features, &batch, depths, 3);            // (64, 3, 128)
+    | for (i = 0; i < 64; i++) memcpy(one + i * 128, features + (i * 3 + 1) * 128, 128 * 4);
+    | labels[1] = 1;
+    | if (igpt_probe_fit(&probe, NULL, one, labels, 64, 128, NULL)) return;
+    | igpt_probe_predict(probe, guessed, NULL, one, 64);
+    | igpt_probe_destroy(probe);
+
+   ---- defaults ---------------------------------------------------------------------------------
+
+      config    layers 8, width 128, heads width / 32, rows 32, columns = rows, vocabulary 512,
+                classes 0, objective AR, norm_epsilon 1e-5
+      session   batch 1, train 0, precision F32, isa the best, one worker
+      adam      beta1 0.9, beta2 0.95, epsilon 1e-8, weight_decay 0, clip none
+      sample    keep 0, temperature 1, top_k all, top_p 1, rounds 16
+      kmeans    colours 512, max_iterations 100, tolerance 0
+      probe     L-BFGS, inverse_l2 1, max_iterations 1000, tolerance 1e-6
+
+   ---- memory -----------------------------------------------------------------------------------
+
+   igpt_model_create and igpt_session_create each take one block: from the desc's allocator, from
+   malloc (IGPT_MALLOC) or from `memory` that you give; igpt_model_bytes, igpt_session_bytes and
+   igpt_plan_make say how much before. Nothing is allocated while a session works. Fitting a palette
+   or a probe, and reading a file, take scratch from the desc's allocator and give it back.
+
+   A model takes 4 bytes a weight. A session without training takes about 40 bytes a position and
+   unit of width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and
+   layer.
+
+   ---- threads ----------------------------------------------------------------------------------
+
+   The library starts none. It asks a runner to "run this task for every index", and a desc without
+   a runner means a plain loop. igpt_pool (part 17) is one you may use; a dozen lines wrap any
+   other. Work is split by what is written, never along a sum, so results do not depend on the
+   number of workers or on who does what. Any number of sessions may read one model at the same
+   time; a session is used by one thread at a time; igpt_step writes the model, so nobody else may
+   use it meanwhile.
+
+   ---- instruction sets and determinism ---------------------------------------------------------
+
+   The kernels are compiled for each instruction set in the same file, and a session picks its row
+   of them when it is created (desc.isa). Same build, instruction set, precision and batch: the same
+   bits. Matrix products are even the same on AVX2, AVX-512 and NEON, and sampling with the cache
+   gives the bits of the full pass. GENERIC is plain C and the definition of all others; the tests
+   compare.
+
+   ---- errors -----------------------------------------------------------------------------------
+
+   Functions return igpt_result: 0, or a negative code. igpt_error_string has a sentence for a code;
+   desc.log gets one that names the call, the field and both values. A failed create leaves *out
+   null; a failed call leaves the session usable. Tokens and labels are checked before they are
+   used.
+
+   ---- files ------------------------------------------------------------------------------------
+
+   Weights are safetensors, with the names, shapes and layouts of Hugging Face's ImageGPT, the
+   palette and all that a reader needs inside. Checkpoints are the same file with the optimiser's
+   state. Files are replaced whole: a new one is written beside the old, flushed to the disk, and
+   renamed. Nothing that a file says is believed before it is checked.
+
+   ---- build macros, before the include that has IGPT_IMPLEMENTATION ----------------------------
+
+      IGPT_STATIC             every function is static: a private copy for one file
+      IGPTDEF                 what stands before public functions; default extern
+      IGPT_NO_STDIO           no paths: read and write through igpt_source and igpt_sink
+      IGPT_NO_THREADS         no igpt_pool
+      IGPT_NO_TRAIN           no backward, no optimiser, no checkpoints
+      IGPT_NO_SIMD            the generic kernels alone
+      IGPT_NO_AVX512          not that one
+      IGPT_MALLOC, IGPT_FREE  instead of malloc and free; both or neither
+      IGPT_ASSERT(c)          checks of the library's own state; default nothing
+      IGPT_ALLOW_FAST_MATH    compile under -ffast-math all the same (results are then undefined)
+      IGPT__SELF              the header's name in quotes, if you rename it
+
+   ---- releases ---------------------------------------------------------------------------------
+
+      0.1.0   the first: everything above
+                                                                                                  */
+
+#ifndef IGPT__PASS
+
+/* ==== 2. declarations ========================================================================
+
+   Letters used for shapes, here and below:
+
+     B  pictures in a batch           T  tokens a picture = rows * columns   V  colours (vocabulary)
+     L  layers (blocks)               C  width of a token's vector           H  heads, of E = C / H
+     N  pictures or rows of a call    D  features of a probe                 K  classes
+
+   Conventions: the object comes first, then what is written, then what is read, the desc last.
+   Descs are zeroed by the caller (`igpt_sample_desc d = {0};`); a zero field means the default that
+   its comment names. Functions return igpt_result; what they could not write they leave alone.   */
+
+#ifndef IGPT_H
+#define IGPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define IGPT_VERSION_MAJOR 0
+#define IGPT_VERSION_MINOR 1
+#define IGPT_VERSION_PATCH 0
+
+#ifndef IGPTDEF
+#ifdef IGPT_STATIC
+#define IGPTDEF static
+#else
+#define IGPTDEF extern
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- results ------------------------------------------------------------------------------- */
+
+/* One list makes the codes and their sentences. */
+#define IGPT_RESULTS(X)                                                                           \
+  X(IGPT_OK,                0, "success")                                                         \
+  X(IGPT_BAD_ARGUMENT,     -1, "an argument is out of its range")                                 \
+  X(IGPT_OUT_OF_MEMORY,    -2, "the allocator returned null, or the given block is too small")    \
+  X(IGPT_TOO_LARGE,        -3, "a size does not fit in size_t")                                   \
+  X(IGPT_UNSUPPORTED,      -4, "not built in, or not supported by this processor")                \
+  X(IGPT_WRONG_OBJECTIVE,  -5, "the model was made for the other objective")                      \
+  X(IGPT_UNTRAINED_HEAD,   -6, "the class head has never been trained: all of it is zero")        \
+  X(IGPT_NOT_FINITE,       -7, "a number is infinite or not a number")                            \
+  X(IGPT_CANCELLED,        -8, "the caller's watch asked to stop")                                \
+  X(IGPT_BAD_FILE,         -9, "the bytes are not a file of the expected format")                 \
+  X(IGPT_MISMATCH,        -10, "the file is valid but does not fit what was asked for")           \
+  X(IGPT_READ_ERROR,      -11, "reading failed or ended too early")                               \
+  X(IGPT_WRITE_ERROR,     -12, "writing failed")                                                  \
+  X(IGPT_SELFTEST_FAILED, -13, "a kernel disagrees with its plain twin")
+
+typedef enum igpt_result {
+#define IGPT__ENUM(name, value, text) name = value,
+  IGPT_RESULTS(IGPT__ENUM)
+#undef IGPT__ENUM
+  IGPT__RESULT_FORCE_INT = 0x7fffffff
+} igpt_result;
+
+/* The sentence of a code; "unknown result" for any other number. Never null. */
+IGPTDEF const char *igpt_error_string(igpt_result result);
+
+/* ---- hooks: what the host lends to the library --------------------------------------------- */
+
+/* Memory. Null functions (both or neither) mean IGPT_MALLOC and IGPT_FREE. `alloc` may return any
+   alignment; the library aligns inside. `free` gets the size that was asked for. */
+typedef struct igpt_allocator {
+  void *(*alloc)(void *user, size_t bytes);
+  void  (*free)(void *user, void *block, size_t bytes);
+  void  *user;
+} igpt_allocator;
+
+/* Sentences about failures: which call, which field, both values. Null: silence. */
+typedef struct igpt_log {
+  void (*line)(void *user, igpt_result result, const char *sentence);
+  void  *user;
+} igpt_log;
+
+/* Work. `run` must call task(arg, index, worker) exactly once for every index in [0, count), in any
+   order, on any threads, with 0 <= worker < workers and no worker number in use twice at a time;
+   it returns when all are done. Tasks never call `run`. Null: a plain loop on the caller's thread.
+   Results do not depend on the runner, on the number of workers or on the order. */
+typedef void igpt_task(void *arg, size_t index, int worker);
+typedef struct igpt_runner {
+  void (*run)(void *user, igpt_task *task, void *arg, size_t count);
+  void  *user;
+  int    workers;                 /* at most IGPT_MAX_WORKERS; 0 means 1 */
+} igpt_runner;
+#define IGPT_MAX_WORKERS 256
+
+/* Patience. Long calls call `poll` from the caller's thread at least every 50 ms or so with the
+   part that is done (0..1); anything but 0 stops the call with IGPT_CANCELLED. Null: never
+   asked. */
+typedef struct igpt_watch {
+  int (*poll)(void *user, double done);
+  void *user;
+} igpt_watch;
+
+/* Bytes in: `read` copies [offset, offset + bytes) to `to` and returns 0, or anything else when it
+   cannot. `size` is the length of the whole. Bytes out: `write` appends, and returns 0 for success.
+   If `memory` is not null, the source is that block and `read` is not called. */
+typedef struct igpt_source {
+  int (*read)(void *user, uint64_t offset, void *to, size_t bytes);
+  void *user;
+  uint64_t size;
+  const void *memory;
+} igpt_source;
+typedef struct igpt_sink {
+  int (*write)(void *user, const void *from, size_t bytes);
+  void *user;
+} igpt_sink;
+
+/* ---- instruction sets ---------------------------------------------------------------------- */
+
+typedef enum igpt_isa {
+  IGPT_ISA_AUTO = 0,              /* the best that this processor and system support */
+  IGPT_ISA_GENERIC,               /* plain C: the definition of every kernel */
+  IGPT_ISA_AVX2,                  /* with FMA */
+  IGPT_ISA_AVX512,                /* the F subset */
+  IGPT_ISA_NEON,
+  IGPT_ISA_COUNT
+} igpt_isa;
+
+/* float32 throughout, or bfloat16 operands (rounded to nearest even) in every matrix product and in
+   attention, with float32 sums, weights, gradients and moments. */
+typedef enum igpt_precision {
+  IGPT_F32 = 0,
+  IGPT_BF16,
+  IGPT_PRECISION_AUTO             /* BF16 where the processor multiplies it faster, else F32 */
+} igpt_precision;
+
+IGPTDEF int         igpt_isa_supported(igpt_isa isa);  /* 1 or 0; AUTO and GENERIC are always 1 */
+IGPTDEF igpt_isa    igpt_isa_best(void);               /* what AUTO means here */
+IGPTDEF const char *igpt_isa_name(igpt_isa isa);       /* "auto", "generic", "avx2", ... */
+
+/* Runs every kernel of `isa` against the generic row on small odd shapes (a few milliseconds, no
+   allocation). IGPT_UNSUPPORTED, IGPT_SELFTEST_FAILED or IGPT_OK. */
+IGPTDEF igpt_result igpt_selftest(igpt_isa isa);
+
+/* The kernels themselves, for tests, benchmarks and the curious; described in part 6.
+   Null if `isa` is not supported. */
+typedef struct igpt_kernels igpt_kernels;
+IGPTDEF const igpt_kernels *igpt_kernels_for(igpt_isa isa);
+
+/* ---- random numbers ------------------------------------------------------------------------ */
+
+/* Philox4x32-10 (Salmon et al., 2011): draw number `index` of stream `stream` under `seed` is a
+   pure function of the three, so the whole state is these numbers and any draw can be had
+   directly. */
+typedef struct igpt_rng {
+  uint64_t seed, stream, index;
+} igpt_rng;
+
+IGPTDEF igpt_rng igpt_rng_seed(uint64_t seed, uint64_t stream);
+IGPTDEF uint32_t igpt_rng_next(igpt_rng *rng);                   /* 32 random bits */
+IGPTDEF float    igpt_rng_uniform(igpt_rng *rng);                /* [0, 1), a multiple of 2^-24 */
+IGPTDEF uint32_t igpt_rng_below(igpt_rng *rng, uint32_t bound);  /* [0, bound), unbiased */
+IGPTDEF float    igpt_rng_normal(igpt_rng *rng);                 /* mean 0, variance 1 */
+IGPTDEF void     igpt_rng_shuffle(igpt_rng *rng, uint32_t *order, size_t count);
+
+/* ---- palette ------------------------------------------------------------------------------- */
+
+#define IGPT_PALETTE_MAX 512      /* 9 bits, as in the paper */
+
+/* A value type: copy it freely. `centre` is RGB in [-1, 1], where u8 / 127.5 - 1 is the scale. */
+typedef struct igpt_palette {
+  int   colours;                  /* 1..IGPT_PALETTE_MAX */
+  char  name[60];                 /* losses of different palettes do not compare: name it */
+  float centre[IGPT_PALETTE_MAX][3];
+} igpt_palette;
+
+typedef struct igpt_kmeans_desc {
+  int            colours;         /* 0: 512. Fewer come out if there are fewer distinct colours */
+  int            max_iterations;  /* 0: 100 rounds of Lloyd; it stops earlier when nothing moves */
+  float          tolerance;       /* stop when the error falls by less than this part; 0: never */
+  uint64_t       seed;
+  const char    *name;            /* copied into the palette, cut to fit; null: "k-means" */
+  igpt_isa       isa;
+  igpt_runner    runner;
+  igpt_allocator allocator;       /* scratch, all given back before the call returns */
+  igpt_watch     watch;
+  igpt_log       log;
+} igpt_kmeans_desc;
+
+typedef struct igpt_kmeans_report {
+  int    iterations;
+  int    repaired;                /* empty clusters that were given a new centre */
+  size_t distinct;                /* different colours among the pixels */
+  double mse;                     /* mean squared error a channel, in 8-bit steps, of the result */
+} igpt_kmeans_report;
+
+/* k-means++ seeding, then Lloyd, on the distinct colours weighted by their counts.
+   rgb: (pixels, 3) bytes. report may be null. desc may be null. */
+IGPTDEF igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report,
+                                     const uint8_t *rgb, size_t pixels,
+                                     const igpt_kmeans_desc *desc);
+
+/* Nearest centre in squared Euclidean distance, the lowest index on ties. tokens: (pixels). */
+IGPTDEF igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens,
+                                        const uint8_t *rgb, size_t pixels);
+
+/* rgb = rint(127.5 * (centre + 1)), half to even, as the official sampler does.
+   IGPT_BAD_ARGUMENT, and nothing written, if a token is not below `colours`. */
+IGPTDEF igpt_result igpt_palette_decode(const igpt_palette *palette, uint8_t *rgb,
+                                        const uint16_t *tokens, size_t pixels);
+
+/* What the palette costs: mean squared error a channel in 8-bit steps, and the PSNR in dB
+   (infinite for no error), of decode(encode(rgb)). Either may be null. */
+IGPTDEF igpt_result igpt_palette_error(const igpt_palette *palette, double *mse, double *psnr,
+                                       const uint8_t *rgb, size_t pixels);
+
+/* ---- the model: weights -------------------------------------------------------------------- */
+
+typedef enum igpt_objective {
+  IGPT_AR = 0,                    /* predict each pixel from those before it, in raster order */
+  IGPT_BERT                       /* predict hidden pixels from all the others */
+} igpt_objective;
+
+/* The shape of a network. Zero fields take the default. */
+typedef struct igpt_config {
+  int            layers;          /* L; 0: 8 */
+  int            heads;           /* H, divides width; 0: width / 32, at least 1 */
+  int            width;           /* C; 0: 128 */
+  int            rows, columns;   /* of a picture; T = rows * columns; 0: 32, and columns = rows */
+  int            vocabulary;      /* V, colours; 0: 512; at most 65535 */
+  int            classes;         /* K outputs of the class head; 0: no class head */
+  igpt_objective objective;
+  float          norm_epsilon;    /* inside the root of the norm; 0: 1e-5 */
+} igpt_config;
+
+/* "S", "M", "L", "XL" of the paper, and "tiny" (4 x 64), "small-cpu" (8 x 128), "medium-cpu"
+   (12 x 256). The paper does not say how many heads XL has: 24 of 128 is this library's guess.
+   Any other name: IGPT_BAD_ARGUMENT. Fills layers, heads, width and, for XL, 64 x 64 pictures. */
+IGPTDEF igpt_result igpt_config_preset(igpt_config *out, const char *name);
+
+/* Fills the defaults in and checks the rest. The sentence goes to `log` (may be null). */
+IGPTDEF igpt_result igpt_config_resolve(igpt_config *config, const igpt_log *log);
+
+/* A view of one tensor. Names, shapes and layouts are those of Hugging Face's ImageGPT. */
+typedef struct igpt_tensor {
+  char   name[48];                /* "transformer.h.3.attn.c_attn.weight" */
+  float *data;                    /* row-major */
+  int    rank;                    /* 1 or 2 */
+  size_t shape[2];
+  size_t count;                   /* product of the shape */
+} igpt_tensor;
+
+typedef struct igpt_model igpt_model;
+
+typedef struct igpt_model_desc {
+  igpt_config    config;
+  uint64_t       seed;            /* of the initial weights */
+  igpt_allocator allocator;
+  void          *memory;          /* null: from the allocator; else a block of ... */
+  size_t         memory_bytes;    /* ... at least igpt_model_bytes(); outlives the model */
+  igpt_log       log;             /* kept: sessions of this model have their own */
+} igpt_model_desc;
+
+/* Bytes that igpt_model_create takes for this desc: once from the allocator, or from `memory`. */
+IGPTDEF igpt_result igpt_model_bytes(size_t *bytes, const igpt_model_desc *desc);
+
+/* A model with the official initial weights. On failure *out is null. */
+IGPTDEF igpt_result igpt_model_create(igpt_model **out, const igpt_model_desc *desc);
+IGPTDEF void        igpt_model_destroy(igpt_model *model);         /* null is fine */
+
+IGPTDEF const igpt_config  *igpt_model_config(const igpt_model *model);    /* resolved */
+IGPTDEF const igpt_palette *igpt_model_palette(const igpt_model *model);   /* null: has none */
+
+/* Copies a palette into the model, to be saved with it. Its colours must be the vocabulary. */
+IGPTDEF igpt_result igpt_model_set_palette(igpt_model *model, const igpt_palette *palette);
+
+/* Number of scalars trained, and the tensors: tensor `index` of igpt_model_tensors(model). */
+IGPTDEF size_t      igpt_model_parameters(const igpt_model *model);
+IGPTDEF size_t      igpt_model_tensors(const igpt_model *model);
+IGPTDEF igpt_result igpt_model_tensor_at(const igpt_model *model, igpt_tensor *out, size_t index);
+IGPTDEF igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out, const char *name);
+
+/* safetensors (part 16). Reading takes the shape from the file; fields of desc->config that are not
+   zero must agree with it, except `classes`, which may ask for a new, zero class head where the
+   file has none. With config.layers and so on taken from the tensors, files of Hugging Face's
+   ImageGPT load too: give heads, rows and columns, which such a file does not hold. */
+IGPTDEF igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
+                                    const igpt_model_desc *desc);
+IGPTDEF igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink);
+
+/* ---- the session: everything that changes --------------------------------------------------- */
+
+typedef struct igpt_session igpt_session;
+
+typedef struct igpt_session_desc {
+  int            batch;           /* B, pictures computed at once; 0: 1. Calls take any number */
+  int            train;           /* 1: room for gradients, moments and activations */
+  int            no_cache;        /* 1: no key/value cache: such a session cannot sample */
+  igpt_precision precision;
+  igpt_isa       isa;
+  igpt_runner    runner;
+  igpt_allocator allocator;
+  void          *memory;          /* as in igpt_model_desc */
+  size_t         memory_bytes;
+  igpt_watch     watch;           /* asked in every long call of the session */
+  igpt_log       log;
+} igpt_session_desc;
+
+/* A model may serve any number of sessions, on any threads, as long as no one trains it meanwhile;
+   a session belongs to one caller at a time. The model must outlive its sessions. */
+IGPTDEF igpt_result igpt_session_bytes(size_t *bytes, const igpt_config *config,
+                                       const igpt_session_desc *desc);
+IGPTDEF igpt_result igpt_session_create(igpt_session **out, const igpt_model *model,
+                                        const igpt_session_desc *desc);
+IGPTDEF void        igpt_session_destroy(igpt_session *session);   /* null is fine */
+IGPTDEF const igpt_session_desc *igpt_session_resolved(const igpt_session *session);
+
+/* What a configuration will cost, before anything is allocated. */
+typedef struct igpt_plan {
+  size_t parameters;              /* scalars */
+  size_t model_bytes;             /* igpt_model_bytes */
+  size_t session_bytes;           /* igpt_session_bytes: about the sum of the next five */
+  size_t gradient_bytes;
+  size_t moment_bytes;
+  size_t activation_bytes;
+  size_t cache_bytes;             /* keys and values; in training, what lies beyond the above */
+  size_t scratch_bytes;
+  double forward_flops;           /* a picture: multiply and add count as two */
+  double train_flops;             /* a picture, forward and backward */
+  double decode_flops;            /* a picture sampled with the cache */
+} igpt_plan;
+IGPTDEF igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config,
+                                   const igpt_session_desc *desc);
+
+/* ---- run ------------------------------------------------------------------------------------ */
+
+typedef struct igpt_batch {
+  const uint16_t *tokens;         /* (N,T) */
+  const uint8_t  *mask;           /* (N,T), BERT: 1 hides a pixel; null: none is hidden */
+  const int32_t  *labels;         /* (N), for the class loss; null: there is none */
+  size_t          count;          /* N, any number: it is computed B at a time */
+} igpt_batch;
+
+/* logits: (N,T,V). logits[.,i,.] predicts token i: in AR mode from tokens before i alone. */
+IGPTDEF igpt_result igpt_forward(igpt_session *session, float *logits, const igpt_batch *batch);
+
+/* Nats (negative log likelihood) of every pixel, (N,T), may be null; and their mean as the official
+   code takes it: over all positions (AR); over the hidden positions of each picture, then over
+   pictures (BERT, where other positions get 0). mean may be null. */
+IGPTDEF igpt_result igpt_nll(igpt_session *session, float *nats, double *mean,
+                             const igpt_batch *batch);
+
+/* Class logits, (N,K). IGPT_UNTRAINED_HEAD if the model's class head is absent or all zero. */
+IGPTDEF igpt_result igpt_classify(igpt_session *session, float *logits, const igpt_batch *batch);
+
+/* Pooled features of `count` depths in one pass: features[n, j, .] is the mean over positions of
+   norm(h^l) for l = layers[j] in 0..L: after ln_1 of block l, after ln_f for l = L. (N,count,C). */
+IGPTDEF igpt_result igpt_features(igpt_session *session, float *features, const igpt_batch *batch,
+                                  const int *layers, size_t count);
+
+/* Attention probabilities of one head: map[n, i, j] is what position i takes from j. (N,T,T). */
+IGPTDEF igpt_result igpt_attention_map(igpt_session *session, float *map, const igpt_batch *batch,
+                                       int layer, int head);
+
+/* Cached decoding, one position a call, for `count` <= B pictures in step. After `begin` (which
+   computes the first `keep` tokens of each picture, (count,keep), as one forward pass), each call
+   of igpt_decode writes the logits (count,V) of the next position; from the second call on,
+   `tokens` (count) are those chosen at the position before. AR models only. */
+IGPTDEF igpt_result igpt_decode_begin(igpt_session *session, const uint16_t *prefix, int keep,
+                                      int count);
+IGPTDEF igpt_result igpt_decode(igpt_session *session, float *logits, const uint16_t *tokens);
+
+typedef struct igpt_sample_desc {
+  int      keep;                  /* tokens at the front of every picture that are given; 0: none */
+  float    temperature;           /* 0: 1 */
+  int      top_k;                 /* draw among the k most likely; 0: all; 1: the most likely */
+  float    top_p;                 /* draw among the fewest whose probabilities sum to p; 0: 1 */
+  int      rounds;                /* igpt_fill only: forward passes; 0: 16 */
+  uint64_t seed;
+  uint64_t first;                 /* number of the first picture: picture n draws from stream ... */
+} igpt_sample_desc;               /* ... first + n, whatever the batch */
+
+/* Completes `count` pictures in place: tokens (count,T), of which the first `keep` are read. */
+IGPTDEF igpt_result igpt_sample(igpt_session *session, uint16_t *tokens, size_t count,
+                                const igpt_sample_desc *desc);
+
+/* BERT models: fills the positions where mask (count,T) is 1, the most certain first, in `rounds`
+   passes. mask is only read. */
+IGPTDEF igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *mask,
+                              size_t count, const igpt_sample_desc *desc);
+
+/* Draws a BERT mask: 1 where uniform() <= part (0: 0.15), as the official code does. */
+IGPTDEF void igpt_mask_random(igpt_rng *rng, uint8_t *mask, size_t count, float part);
+
+/* One draw, by the rules of igpt_sample, from `logits` (vocabulary), which become the probabilities
+   drawn from: 0 for tokens that top_k or top_p excluded. desc may be null. -1 if a logit is NaN. */
+IGPTDEF int igpt_draw(igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc);
+
+/* ---- train ---------------------------------------------------------------------------------- */
+#ifndef IGPT_NO_TRAIN
+
+typedef struct igpt_loss_desc {
+  float generative;               /* weight of the pixel loss; 0 with classification 0: 1 */
+  float classification;           /* weight of the class loss; both zero: 1 if labels are given */
+} igpt_loss_desc;
+
+typedef struct igpt_losses {
+  double generative;              /* nats a pixel, mean as in igpt_nll */
+  double classification;          /* nats a picture */
+  double total;                   /* the weighted sum, which is differentiated */
+  size_t correct;                 /* pictures whose label got the largest class logit */
+} igpt_losses;
+
+/* Forward and backward. Adds the gradients of the loss SUMMED over the batch's pictures to what
+   earlier calls left, and counts the pictures; igpt_step divides by the count. So micro-batches of
+   any sizes accumulate to the gradient of one large batch. losses, desc may be null. A call that
+   ends with IGPT_NOT_FINITE (the loss) or IGPT_CANCELLED leaves gradients and count at zero. */
+IGPTDEF igpt_result igpt_backward(igpt_session *session, igpt_losses *losses,
+                                  const igpt_batch *batch, const igpt_loss_desc *desc);
+
+/* The gradients as ONE block, in the order of igpt_model_tensor_at, so that any all-reduce can take
+   it; *pictures is the count they are summed over. Gradient of one tensor: igpt_gradient_at. */
+IGPTDEF igpt_result igpt_gradients(igpt_session *session, float **block, size_t *count,
+                                   size_t *pictures);
+IGPTDEF igpt_result igpt_gradient_at(igpt_session *session, igpt_tensor *out, size_t index);
+IGPTDEF igpt_result igpt_gradients_zero(igpt_session *session);
+
+/* Euclidean length of the mean gradient, summed in float64 in a fixed order. */
+IGPTDEF igpt_result igpt_gradient_norm(igpt_session *session, double *norm);
+
+typedef struct igpt_adam_desc {
+  float  rate;                    /* 0 moves nothing */
+  float  beta1, beta2;            /* 0: 0.9, 0.95 */
+  float  epsilon;                 /* 0: 1e-8 */
+  float  weight_decay;            /* decoupled, on matrices of the blocks and heads; 0: none */
+  float  clip;                    /* longest mean gradient allowed; 0: no clipping */
+  size_t pictures;                /* 0: those counted; with an all-reduce, those of all sessions */
+} igpt_adam_desc;
+
+/* One AdamW step on `model` (the session's own), then the gradients are zero again. If the norm is
+   not finite: IGPT_NOT_FINITE, weights and moments untouched, gradients zero. norm may be null. */
+IGPTDEF igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
+                              const igpt_adam_desc *desc);
+
+typedef enum igpt_schedule_shape {
+  IGPT_COSINE = 0, IGPT_CONSTANT, IGPT_LINEAR
+} igpt_schedule_shape;
+
+typedef struct igpt_schedule_desc {
+  igpt_schedule_shape shape;
+  double rate;                    /* at the end of the warm-up */
+  double warmup;                  /* linear from 0 over this many steps */
+  double steps;                   /* the whole run, warm-up included */
+  double end;                     /* final rate as a part of `rate`; 0: down to zero */
+} igpt_schedule_desc;
+
+/* The rate for step number `step`, 0-based: (step + 1) / warmup of it while warming up. Fractional
+   steps let a wall clock drive it. */
+IGPTDEF double igpt_schedule(const igpt_schedule_desc *desc, double step);
+
+/* Where a run stands: what a checkpoint holds besides weights and moments. */
+typedef struct igpt_progress {
+  uint64_t step;                  /* optimiser steps taken */
+  uint64_t picture;               /* place in the data: pictures consumed since the start */
+  igpt_rng rng;                   /* the caller's stream (order, augmentation, masks) */
+  double   seconds;               /* wall clock spent */
+  double   user[4];               /* the caller's */
+} igpt_progress;
+
+/* Exact checkpoints: a run resumed from one goes on with the same bits. Reading needs a model of
+   the same shape (IGPT_MISMATCH names what differs) and verifies the whole file before it
+   writes. */
+IGPTDEF igpt_result igpt_checkpoint_write(const igpt_session *session, const igpt_model *model,
+                                          const igpt_progress *progress, const igpt_sink *sink);
+IGPTDEF igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model,
+                                         igpt_progress *progress, const igpt_source *source);
+
+#endif /* IGPT_NO_TRAIN */
+
+/* ---- linear probe --------------------------------------------------------------------------- */
+
+typedef enum igpt_probe_method { IGPT_LBFGS = 0, IGPT_SGD } igpt_probe_method;
+
+typedef struct igpt_probe_desc {
+  igpt_probe_method method;
+  int            classes;         /* K; 0: the largest label + 1 */
+  double         inverse_l2;      /* scikit-learn's C; 0: 1. Minimises C sum(loss) + |W|^2/2 */
+  int            no_intercept;
+  int            standardise;     /* 1: features to mean 0, variance 1 (folded into W after) */
+  int            max_iterations;  /* L-BFGS; 0: 1000 */
+  double         tolerance;       /* L-BFGS: largest gradient component / N; 0: 1e-6 */
+  double         rate, momentum;  /* SGD; 0: 0.1 and 0.9; the rate follows a cosine to 0 */
+  int            epochs, batch;   /* SGD; 0: 30 and 256 */
+  uint64_t       seed;            /* SGD: order of the rows */
+  igpt_isa       isa;
+  igpt_runner    runner;
+  igpt_allocator allocator;
+  igpt_watch     watch;
+  igpt_log       log;
+} igpt_probe_desc;
+
+typedef struct igpt_probe_report {
+  int    iterations;
+  int    converged;               /* 1: the tolerance was met */
+  double objective;               /* mean loss + |W|^2 / (2 C N), in nats */
+  double gradient;                /* largest component of the gradient of the mean */
+} igpt_probe_report;
+
+typedef struct igpt_probe igpt_probe;
+
+/* Multinomial logistic regression. x: (N,D) row-major, labels: (N) in 0..K-1. report may be
+   null. */
+IGPTDEF igpt_result igpt_probe_fit(igpt_probe **out, igpt_probe_report *report, const float *x,
+                                   const int32_t *labels, size_t rows, size_t features,
+                                   const igpt_probe_desc *desc);
+IGPTDEF void        igpt_probe_destroy(igpt_probe *probe);
+
+/* labels (N) and probabilities (N,K); either may be null. */
+IGPTDEF igpt_result igpt_probe_predict(const igpt_probe *probe, int32_t *labels,
+                                       float *probabilities, const float *x, size_t rows);
+
+/* Weights (K,D) and intercepts (K), for raw features; they live as long as the probe. */
+IGPTDEF const float *igpt_probe_weights(const igpt_probe *probe, int *classes, size_t *features);
+IGPTDEF const float *igpt_probe_intercepts(const igpt_probe *probe);
+
+/* ---- .npy arrays ---------------------------------------------------------------------------- */
+
+typedef enum igpt_npy_type {
+  IGPT_NPY_U8, IGPT_NPY_I8, IGPT_NPY_U16, IGPT_NPY_I16, IGPT_NPY_U32, IGPT_NPY_I32, IGPT_NPY_U64,
+  IGPT_NPY_I64, IGPT_NPY_F32, IGPT_NPY_F64, IGPT_NPY_BOOL
+} igpt_npy_type;
+
+typedef struct igpt_npy {
+  igpt_npy_type type;
+  int           big_endian;       /* of the file; igpt_npy_read converts */
+  int           rank;             /* 0..8, C order only */
+  uint64_t      shape[8];
+  uint64_t      count;            /* product of the shape */
+  uint64_t      offset, bytes;    /* of the data in the file */
+} igpt_npy;
+
+/* Header of a version 1, 2 or 3 file, checked against the source's size. */
+IGPTDEF igpt_result igpt_npy_open(igpt_npy *out, const igpt_source *source, const igpt_log *log);
+/* Elements [first, first + count) as the machine's own numbers: float or int64. */
+IGPTDEF igpt_result igpt_npy_read_f32(const igpt_npy *npy, float *to, uint64_t first, size_t count,
+                                      const igpt_source *source);
+IGPTDEF igpt_result igpt_npy_read_i64(const igpt_npy *npy, int64_t *to, uint64_t first,
+                                      size_t count, const igpt_source *source);
+/* Writes a whole array (type U8, U16, I32 or F32), always little-endian. */
+IGPTDEF igpt_result igpt_npy_write(const igpt_sink *sink, igpt_npy_type type, const void *data,
+                                   int rank, const uint64_t *shape);
+
+/* ---- optional: paths ------------------------------------------------------------------------ */
+#ifndef IGPT_NO_STDIO
+
+/* A source over a file opened for reading, and its end. */
+IGPTDEF igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *log);
+IGPTDEF void        igpt_file_close(igpt_source *source);
+
+/* Writes `path` as a whole or not at all: `body` writes to a temporary name beside it, which is
+   flushed to disk and renamed. body returns what the call then returns. */
+IGPTDEF igpt_result igpt_file_replace(const char *path, const igpt_log *log,
+                                      igpt_result (*body)(void *user, const igpt_sink *sink),
+                                      void *user);
+
+IGPTDEF igpt_result igpt_model_load(igpt_model **out, const char *path,
+                                    const igpt_model_desc *desc);            /* desc may be null */
+IGPTDEF igpt_result igpt_model_save(const igpt_model *model, const char *path);
+#ifndef IGPT_NO_TRAIN
+IGPTDEF igpt_result igpt_checkpoint_load(igpt_session *session, igpt_model *model,
+                                         igpt_progress *progress, const char *path);
+IGPTDEF igpt_result igpt_checkpoint_save(const igpt_session *session, const igpt_model *model,
+                                         const igpt_progress *progress, const char *path);
+#endif
+#endif /* IGPT_NO_STDIO */
+
+/* ---- optional: threads ---------------------------------------------------------------------- */
+#ifndef IGPT_NO_THREADS
+
+typedef struct igpt_pool igpt_pool;
+
+/* workers counts the caller's thread too: workers - 1 threads are started; 0: one a processor. They
+   sleep when there is no work. allocator may be null. On failure *out is null. */
+IGPTDEF igpt_result igpt_pool_create(igpt_pool **out, int workers, const igpt_allocator *allocator);
+IGPTDEF igpt_runner igpt_pool_runner(igpt_pool *pool);   /* null pool: the plain loop */
+IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* IGPT_H */
+#ifdef IGPT_IMPLEMENTATION
+#ifndef IGPT__IMPLEMENTED
+#define IGPT__IMPLEMENTED
+
+/* ==== 3. compiler glue =======================================================================
+
+   Everything that depends on compiler or processor is named here once; the rest of the file is
+   plain C99 that is also C++11.                                                                  */
+
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#if !defined(IGPT_MALLOC) && !defined(IGPT_FREE)
+#include <stdlib.h>
+#define IGPT_MALLOC(bytes) malloc(bytes)
+#define IGPT_FREE(block) free(block)
+#elif !defined(IGPT_MALLOC) || !defined(IGPT_FREE)
+#error "igpt.h: define both IGPT_MALLOC and IGPT_FREE, or neither"
+#endif
+
+/* -ffast-math lets the compiler assume that there is no infinity and no NaN, and reorder sums:
+   masks, softmax and the determinism of the whole file would be gone. */
+#if defined(__FAST_MATH__) && !defined(IGPT_ALLOW_FAST_MATH)
+#error "igpt.h: compile without -ffast-math and -Ofast (or define IGPT_ALLOW_FAST_MATH, knowingly)"
+#endif
+
+/* Part 6 is compiled once per instruction set: the file includes itself by this name. __FILE__
+   would fail where the header is not in the compiler's working directory. */
+#ifndef IGPT__SELF
+#define IGPT__SELF "igpt.h"
+#endif
+
+/* Inside the assertions of the host's choice: states that the code itself guarantees. */
+#ifndef IGPT_ASSERT
+#define IGPT_ASSERT(condition) ((void)0)
+#endif
+
+#if !defined(IGPT_NO_SIMD) && (defined(__x86_64__) || defined(_M_X64)) && !defined(__MINGW32__)
+#define IGPT__X86 1               /* MinGW's gcc does not align the stack for 32-byte spills */
+#include <immintrin.h>            /* once, outside every pass */
+#ifdef _MSC_VER
+#include <intrin.h>
+#endif
+#else
+#define IGPT__X86 0
+#endif
+
+#if IGPT__X86 && !defined(IGPT_NO_AVX512)
+#define IGPT__AVX512 1
+#else
+#define IGPT__AVX512 0
+#endif
+
+#if !defined(IGPT_NO_SIMD) && (defined(__aarch64__) || defined(_M_ARM64))
+#define IGPT__NEON 1              /* part of the 64-bit baseline: nothing to detect */
+#include <arm_neon.h>
+#else
+#define IGPT__NEON 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define IGPT__TARGET(isa) __attribute__((target(isa)))
+#define IGPT__UNUSED __attribute__((unused))
+#define IGPT__NOINLINE __attribute__((noinline))
+#define IGPT__INLINE static inline __attribute__((always_inline))   /* inside one pass only */
+#else
+#define IGPT__TARGET(isa)         /* MSVC accepts any intrinsic anywhere */
+#define IGPT__UNUSED
+#define IGPT__NOINLINE
+#define IGPT__INLINE static inline
+#endif
+
+/* Without these gcc -O2 falls from 103 to 36 GFLOP/s on AVX2: the accumulators leave the
+   registers. */
+#if defined(__clang__)
+#define IGPT__UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define IGPT__UNROLL _Pragma("GCC unroll 16")
+#else
+#define IGPT__UNROLL
+#endif
+
+#define IGPT__CAT_(a, b) a##b
+#define IGPT__CAT(a, b) IGPT__CAT_(a, b)
+
+#define IGPT__MAGIC 12582912.0f   /* 1.5 * 2^23: floats of this size are whole numbers */
+#define IGPT__COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ==== 4. small tools =========================================================================
+
+   What everything else stands on: the error table, one formatter for the sentences in the log,
+   size arithmetic that cannot wrap, an arena, and the loop over tasks.                           */
+
+const char *igpt_error_string(igpt_result result)
+{
+  switch (result) {
+#define IGPT__CASE(name, value, text) case name: return text;
+    IGPT_RESULTS(IGPT__CASE)
+#undef IGPT__CASE
+    case IGPT__RESULT_FORCE_INT: break;
+  }
+  return "unknown result";
+}
+
+/* ---- sentences ------------------------------------------------------------------------------ */
+
+/* Appends to a string in text[capacity], cutting what does not fit; returns the new length. */
+static size_t igpt__put_text(char *text, size_t capacity, size_t used, const char *s)
+{
+  while (*s && used + 1 < capacity) text[used++] = *s++;
+  text[used] = 0;
+  return used;
+}
+
+static size_t igpt__put_integer(char *text, size_t capacity, size_t used, uint64_t value)
+{
+  char digits[24];
+  int n = (int)sizeof digits - 1;
+  digits[n] = 0;
+  do digits[--n] = (char)('0' + (int)(value % 10)); while (value /= 10);
+  return igpt__put_text(text, capacity, used, digits + n);
+}
+
+/* Six significant digits, good enough for a sentence. */
+static size_t igpt__put_real(char *text, size_t capacity, size_t used, double value)
+{
+  int exponent = 0, i;
+  double scaled;
+  if (!(value == value)) return igpt__put_text(text, capacity, used, "nan");
+  if (value < 0) { used = igpt__put_text(text, capacity, used, "-"); value = -value; }
+  if (value > 1.7e308) return igpt__put_text(text, capacity, used, "inf");
+  if (value > 0 && (value < 1e-4 || value >= 1e9)) {
+    while (value >= 10) { value /= 10; exponent++; }
+    while (value < 1) { value *= 10; exponent--; }
+  }
+  scaled = value + 0.5e-6;
+  used = igpt__put_integer(text, capacity, used, (uint64_t)scaled);
+  scaled -= (double)(uint64_t)scaled;
+  if (scaled >= 1e-6) {
+    char fraction[8];
+    fraction[0] = '.';
+    for (i = 1; i <= 6; i++) {
+      scaled *= 10;
+      fraction[i] = (char)('0' + (int)scaled);
+      scaled -= (int)scaled;
+    }
+    while (fraction[--i] == '0') {}
+    fraction[i + 1] = 0;
+    used = igpt__put_text(text, capacity, used, fraction);
+  }
+  if (exponent) {
+    used = igpt__put_text(text, capacity, used, exponent < 0 ? "e-" : "e");
+    used = igpt__put_integer(text, capacity, used, (uint64_t)(exponent < 0 ? -exponent : exponent));
+  }
+  return used;
+}
+
+/* A formatter of four words, so that the library needs no stdio:
+   %s const char *, %d int, %z size_t, %u uint64_t, %g double. */
+static void igpt__format(char *text, size_t capacity, const char *format, va_list args)
+{
+  size_t used = 0;
+  text[0] = 0;
+  for (; *format; format++) {
+    if (*format != '%') {
+      char one[2];
+      one[0] = *format;
+      one[1] = 0;
+      used = igpt__put_text(text, capacity, used, one);
+      continue;
+    }
+    switch (*++format) {
+      case 's': used = igpt__put_text(text, capacity, used, va_arg(args, const char *)); break;
+      case 'z': used = igpt__put_integer(text, capacity, used, va_arg(args, size_t)); break;
+      case 'u': used = igpt__put_integer(text, capacity, used, va_arg(args, uint64_t)); break;
+      case 'g': used = igpt__put_real(text, capacity, used, va_arg(args, double)); break;
+      case 'd': {
+        int value = va_arg(args, int);
+        if (value < 0) used = igpt__put_text(text, capacity, used, "-");
+        used = igpt__put_integer(text, capacity, used,
+                                 value < 0 ? (uint64_t)0 - (uint64_t)value : (uint64_t)value);
+        break;
+      }
+      default: return;
+    }
+  }
+}
+
+/* Hands a sentence to the log, if there is one, and returns the result it was given. */
+static igpt_result igpt__fail(const igpt_log *log, igpt_result result, const char *format, ...)
+{
+  if (log && log->line) {
+    char text[400];
+    va_list args;
+    va_start(args, format);
+    igpt__format(text, sizeof text, format, args);
+    va_end(args);
+    log->line(log->user, result, text);
+  }
+  return result;
+}
+
+/* ---- sizes ---------------------------------------------------------------------------------- */
+
+/* Sizes that stay at SIZE_MAX once they have passed it, so that a chain of them is checked once, at
+   the end, by comparing with SIZE_MAX. */
+static size_t igpt__size_mul(size_t a, size_t b)
+{
+  return a && b > SIZE_MAX / a ? SIZE_MAX : a * b;
+}
+
+static size_t igpt__size_add(size_t a, size_t b) { return b > SIZE_MAX - a ? SIZE_MAX : a + b; }
+
+static size_t igpt__size_round(size_t a, size_t multiple)      /* up */
+{
+  size_t rest = a % multiple;
+  return rest ? igpt__size_add(a, multiple - rest) : a;
+}
+
+static size_t igpt__min_size(size_t a, size_t b) { return a < b ? a : b; }
+static size_t igpt__max_size(size_t a, size_t b) { return a > b ? a : b; }
+static size_t igpt__divide_up(size_t a, size_t b) { return a / b + (a % b != 0); }
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+#define IGPT__ALIGN 64            /* a cache line, and the widest vector */
+
+static void *igpt__default_alloc(void *user, size_t bytes)
+{
+  (void)user;
+  return IGPT_MALLOC(bytes);
+}
+
+static void igpt__default_free(void *user, void *block, size_t bytes)
+{
+  (void)user;
+  (void)bytes;
+  IGPT_FREE(block);
+}
+
+/* IGPT_BAD_ARGUMENT if only one of the two functions is given. */
+static igpt_result igpt__allocator_resolve(igpt_allocator *allocator, const igpt_log *log)
+{
+  if (!allocator->alloc && !allocator->free) {
+    allocator->alloc = igpt__default_alloc;
+    allocator->free = igpt__default_free;
+  }
+  if (!allocator->alloc || !allocator->free)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "allocator: alloc and free, both or neither");
+  return IGPT_OK;
+}
+
+/* An arena is one block that a layout function walks over, taking aligned pieces in a fixed order.
+   With base null it only counts: the same walk gives the size and the pointers. */
+typedef struct igpt__arena {
+  char  *base;
+  size_t used;                    /* SIZE_MAX: does not fit in size_t */
+} igpt__arena;
+
+static void *igpt__take(igpt__arena *arena, size_t count, size_t size)
+{
+  size_t at = arena->used, bytes = igpt__size_round(igpt__size_mul(count, size), IGPT__ALIGN);
+  arena->used = igpt__size_add(at, bytes);
+  return arena->base && arena->used != SIZE_MAX ? arena->base + at : NULL;
+}
+
+static float *igpt__take_floats(igpt__arena *arena, size_t count)
+{
+  return (float *)igpt__take(arena, count, sizeof(float));
+}
+
+/* A block that may come from anywhere: aligned up, and remembered for its release. */
+typedef struct igpt__block {
+  void  *raw;                     /* what the allocator gave; null: the caller's memory */
+  size_t bytes;                   /* what was asked for */
+  char  *aligned;
+} igpt__block;
+
+/* `bytes` already has room for aligning (igpt__with_alignment). memory may be null. */
+static size_t igpt__with_alignment(size_t bytes) { return igpt__size_add(bytes, IGPT__ALIGN - 1); }
+
+static igpt_result igpt__block_open(igpt__block *block, size_t bytes, void *memory,
+                                    size_t memory_bytes, const igpt_allocator *allocator,
+                                    const igpt_log *log)
+{
+  void *start = memory;
+  memset(block, 0, sizeof *block);
+  if (bytes == SIZE_MAX)
+    return igpt__fail(log, IGPT_TOO_LARGE, "the sizes asked for do not fit in size_t");
+  if (memory && memory_bytes < bytes)
+    return igpt__fail(log, IGPT_OUT_OF_MEMORY, "memory_bytes is %z, and %z are needed",
+                      memory_bytes, bytes);
+  if (!memory) {
+    start = block->raw = allocator->alloc(allocator->user, bytes);
+    if (!start) return igpt__fail(log, IGPT_OUT_OF_MEMORY, "no memory: %z bytes", bytes);
+  }
+  block->bytes = bytes;
+  block->aligned = (char *)start + (IGPT__ALIGN - (uintptr_t)start % IGPT__ALIGN) % IGPT__ALIGN;
+  return IGPT_OK;
+}
+
+static void igpt__block_close(const igpt__block *block, const igpt_allocator *allocator)
+{
+  if (block->raw) allocator->free(allocator->user, block->raw, block->bytes);
+}
+
+/* ---- tasks ---------------------------------------------------------------------------------- */
+
+static int igpt__workers(const igpt_runner *runner)
+{
+  return runner && runner->run && runner->workers > 0 ? runner->workers : 1;
+}
+
+static igpt_result igpt__runner_check(const igpt_runner *runner, const igpt_log *log)
+{
+  if (runner->workers < 0 || runner->workers > IGPT_MAX_WORKERS)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "runner.workers is %d, and must be 0..%d",
+                      runner->workers, IGPT_MAX_WORKERS);
+  return IGPT_OK;
+}
+
+/* task(arg, 0..count-1, worker). A single task is not worth waking anyone. */
+static void igpt__run(const igpt_runner *runner, igpt_task *task, void *arg, size_t count)
+{
+  size_t i;
+  if (count > 1 && runner && runner->run && runner->workers > 1)
+    runner->run(runner->user, task, arg, count);
+  else
+    for (i = 0; i < count; i++) task(arg, i, 0);
+}
+
+static int igpt__stopped(const igpt_watch *watch, double done)
+{
+  return watch && watch->poll && watch->poll(watch->user, done) != 0;
+}
+
+/* ---- numbers -------------------------------------------------------------------------------- */
+
+static int igpt__finite(double x) { return x - x == 0; }
+
+static float igpt__round_bf16(float x)     /* to nearest even; NaN stays NaN */
+{
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (x == x) bits += 0x7fffu + (bits >> 16 & 1u);
+  bits &= 0xffff0000u;
+  memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
+/* ==== 5. random numbers ======================================================================
+
+   Philox4x32-10 is ten rounds of a multiply-and-swap network that turns a 128-bit counter and a
+   64-bit key into 128 random bits. There is no hidden state to save, to share or to race on: number
+   `index` of stream `stream` under `seed` is the same in every thread, batch and resumed run.
+   Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.            */
+
+/* counter = (index / 4, stream), key = seed: four numbers at a time */
+static void igpt__philox(uint32_t out[4], uint64_t block, uint64_t stream, uint64_t seed)
+{
+  uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
+  uint32_t c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
+  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  int round;
+  for (round = 0; round < 10; round++) {
+    uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+    c1 = (uint32_t)p1;
+    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+    c3 = (uint32_t)p0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  out[0] = c0;
+  out[1] = c1;
+  out[2] = c2;
+  out[3] = c3;
+}
+
+igpt_rng igpt_rng_seed(uint64_t seed, uint64_t stream)
+{
+  igpt_rng rng;
+  rng.seed = seed;
+  rng.stream = stream;
+  rng.index = 0;
+  return rng;
+}
+
+uint32_t igpt_rng_next(igpt_rng *rng)
+{
+  uint32_t four[4];
+  igpt__philox(four, rng->index / 4, rng->stream, rng->seed);
+  return four[rng->index++ % 4];
+}
+
+float igpt_rng_uniform(igpt_rng *rng)
+{
+  return (float)(igpt_rng_next(rng) >> 8) * 5.9604644775390625e-8f;           /* 2^-24 */
+}
+
+/* Lemire's multiplication, with the rejection that removes the bias. */
+uint32_t igpt_rng_below(igpt_rng *rng, uint32_t bound)
+{
+  uint32_t least;
+  uint64_t product;
+  if (bound == 0) return 0;
+  least = (uint32_t)(0u - bound) % bound;
+  do product = (uint64_t)igpt_rng_next(rng) * bound; while ((uint32_t)product < least);
+  return (uint32_t)(product >> 32);
+}
+
+/* Box and Muller: two uniform words make two normal deviates. */
+static void igpt__normal_pair(float out[2], uint32_t a, uint32_t b)
+{
+  const double step = 2.3283064365386963e-10;                                 /* 2^-32 */
+  double radius = sqrt(-2 * log(((double)a + 0.5) * step));
+  double angle = 6.283185307179586 * ((double)b * step);
+  out[0] = (float)(radius * cos(angle));
+  out[1] = (float)(radius * sin(angle));
+}
+
+/* The second deviate would be a state to keep: it is dropped. */
+float igpt_rng_normal(igpt_rng *rng)
+{
+  uint32_t a = igpt_rng_next(rng), b = igpt_rng_next(rng);
+  float pair[2];
+  igpt__normal_pair(pair, a, b);
+  return pair[0];
+}
+
+void igpt_rng_shuffle(igpt_rng *rng, uint32_t *order, size_t count)
+{
+  size_t i;
+  for (i = count; i > 1; i--) {
+    uint32_t j = igpt_rng_below(rng, (uint32_t)i), swap = order[j];
+    order[j] = order[i - 1];
+    order[i - 1] = swap;
+  }
+}
+
+/* ---- the table of kernels: what part 6 provides, once per instruction set -------------------- */
+
+/* Constants of one AdamW step, all float32. See `adam` below. */
+typedef struct igpt__adam {
+  float scale;                    /* of the gradient: 1 / pictures, times the clip */
+  float beta1, beta2;
+  float rate;                     /* rate / (1 - beta1^t) */
+  float root;                     /* 1 / sqrt(1 - beta2^t) */
+  float epsilon;
+  float decay;                    /* rate * weight_decay */
+} igpt__adam;
+
+/* One constant instance per instruction set. Vectors are runs of floats at any alignment; any length,
+   zero included; nothing outside is touched. An element's result depends on its own inputs alone and
+   not on its place, and is the same bit for bit in all rows but GENERIC, which has no fused
+   multiply-add. Only sums over a vector depend on W. Pointers do not overlap unless said. */
+struct igpt_kernels {
+  igpt_isa isa;
+  int width;                      /* W, floats in a vector */
+  int tile_rows;                  /* MR */
+  int tile_columns;               /* NR * W, called N below */
+
+  /* c[i][j] = (accumulate ? c[i][j] : 0) + sum over p of a[p][i] * b[p][j], i < m <= MR, j < N.
+     a is packed, (k, MR), with all MR columns present; row p of b starts at b + p * ldb. Each element
+     is ONE chain of multiply-adds in ascending p that starts from c: cutting k, or moving rows
+     and columns to other tiles, never changes a bit. */
+  void (*tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb, size_t m,
+               size_t k, int accumulate);
+
+  /* The same chains, so the same bits, with nothing packed: y (m,n) = (accumulate ? y : 0) +
+     x (m,k) w (k,n). Reads w once for every 16 rows of x. round: operands to bfloat16 first. */
+  void (*thin)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+               size_t m, size_t n, size_t k, int accumulate, int round);
+
+  /* Panels of `lanes` rows, each stored with k outside: to[panel][p][lane] =
+     from[(panel * lanes + lane) * lane_stride + p * k_stride], p < k, and zero for rows from `count`
+     on. round: to bfloat16. */
+  void (*pack)(float *to, size_t lanes, const float *from, size_t lane_stride, size_t k_stride,
+               size_t count, size_t k, int round);
+
+  float  (*dot)(const float *x, const float *y, size_t n);
+  double (*sum_squares)(const float *x, size_t n);          /* in float64 */
+  float  (*max)(const float *x, size_t n);                  /* minus infinity for n = 0 */
+  void   (*axpy)(float *y, float a, const float *x, size_t n);           /* y += a x */
+  void   (*add)(float *y, const float *x, size_t n);                     /* y += x */
+  void   (*scale)(float *y, float a, size_t n);                          /* y *= a */
+
+  /* y = exp(scale * x - shift), and the sum of it. y may be x, or null (the sum alone).
+     exp of minus infinity is exactly 0. */
+  float  (*exp_sum)(float *y, const float *x, float scale, float shift, size_t n);
+
+  /* y = x * r * g with r = 1 / sqrt(mean(x^2) + epsilon), which is returned. y may be x, or null. */
+  float  (*norm)(float *y, const float *x, const float *g, float epsilon, size_t n);
+
+  void   (*gelu)(float *y, const float *x, size_t n);       /* y = x sigmoid(1.702 x); y may be x */
+
+  /* index[i] = the c with the smallest |points[i] - centres[c]|^2, the lowest on ties. points:
+     (count,3); centres: planar (3,padded), padded a multiple of 64, 1e18f where there is none. */
+  void   (*nearest)(uint16_t *index, const float *points, const float *centres, size_t count,
+                    size_t padded);
+
+#ifndef IGPT_NO_TRAIN
+  /* dx += and dg += the gradients of norm, from dy, x, g and the r that norm returned */
+  void   (*norm_backward)(float *dx, float *dg, const float *dy, const float *x, const float *g,
+                          float r, size_t n);
+
+  void   (*gelu_backward)(float *dx, const float *dy, const float *x, size_t n); /* dx may be dy */
+
+  /* of softmax, one row: ds = p * (ds - d) * scale, where ds comes in as dp and d = sum(p * dp) */
+  void   (*softmax_backward)(float *ds, const float *p, float d, float scale, size_t n);
+
+  /* One pass of AdamW over weights, both moments and the gradient, which becomes zero:
+     g' = scale g;  m = beta1 m + (1 - beta1) g';  v = beta2 v + (1 - beta2) g'^2;
+     w = w - decay w;  w = w - rate m / (sqrt(v) root + epsilon) */
+  void   (*adam)(float *w, float *m, float *v, float *g, const igpt__adam *c, size_t n);
+#endif
+};
+
+/* One instance of part 6 for each instruction set: the file includes itself for that part alone. */
+#define IGPT__PASS 1
+#include IGPT__SELF
+#if IGPT__X86
+#define IGPT__PASS 2
+#include IGPT__SELF
+#if IGPT__AVX512
+#define IGPT__PASS 3
+#include IGPT__SELF
+#endif
+#endif
+#if IGPT__NEON
+#define IGPT__PASS 4
+#include IGPT__SELF
+#endif
+
+#endif /* IGPT__IMPLEMENTED */
+#endif /* IGPT_IMPLEMENTATION */
+#else  /* IGPT__PASS: from here to its #endif, part 6 for one instruction set */
+
+/* ==== 6. the kernels =========================================================================
+
+   All arithmetic on long runs of numbers is here, each kernel once. The text below is compiled once
+   per instruction set, each time with another meaning of the same twenty-odd vector words: one float
+   at a time in plain C (the definition, and the oracle of the tests), eight with AVX2, sixteen with
+   AVX-512, four with NEON. The words name registers, so that speed does not hang on a compiler's
+   wish to vectorise, and every one of them rounds once, so that it means the same everywhere.
+   Where a product feeds a sum the word is FMA: compilers may not fuse the rest, nor need to.
+
+     V, W                 a vector, and its floats         MR, NR    rows and vectors of a tile
+     LOAD STORE           W floats, any alignment          TR        rows of w that `thin` takes at once
+     LOADN STOREN         the first n floats, 0 < n < W    SPLAT     one float in every lane
+     ADD SUB MUL DIV MAX  lane by lane                     SQRT      correctly rounded
+     FMA(a,b,c)           a * b + c, rounded once          BELOW(x,y,a,b)   x < y ? a : b
+     WHOLE(t) POWER(t)    n and 2^n for t = n + 1.5 2^23   BF16      rounds to bfloat16
+     ZIPLO ZIPHI          a0 b0 a1 b1 ... of two vectors: its first and its second half
+     D, SQUARES, TOTAL    float64 sums of squares
+
+   Fog, "Optimizing software in C++", 2004-2023, explains the hardware side.                         */
+
+#if IGPT__PASS == 1
+  #define K(name) IGPT__CAT(igpt__##name, _generic)
+  #define ISA IGPT_ISA_GENERIC
+  #define TARGET
+  #define V float
+  #define W 1
+  #define MR 4
+  #define NR 4
+  #define TR 4
+  #define ZERO() 0.0f
+  #define SPLAT(x) (x)
+  #define LOAD(p) (*(p))
+  #define STORE(p, v) (*(p) = (v))
+  #define LOADN(p, n) ((void)(n), *(p))
+  #define STOREN(p, v, n) ((void)(n), *(p) = (v))
+  #define ADD(a, b) ((a) + (b))
+  #define SUB(a, b) ((a) - (b))
+  #define MUL(a, b) ((a) * (b))
+  #define DIV(a, b) ((a) / (b))
+  #define FMA(a, b, c) ((a) * (b) + (c))
+  #define MAX(a, b) ((a) > (b) ? (a) : (b))
+  #define SQRT(a) sqrtf(a)
+  #define BELOW(x, y, a, b) ((x) < (y) ? (a) : (b))
+  #define WHOLE(t) K(whole)(t)
+  #define POWER(t) K(power)(t)
+  #define BF16(v) igpt__round_bf16(v)
+  #define ZIPLO(a, b) ((void)(b), (a))
+  #define ZIPHI(a, b) ((void)(a), (b))
+  #define D double
+  #define DZERO() 0.0
+  #define SQUARES(d, v) ((d) + (double)(v) * (double)(v))
+  #define TOTAL(d) (d)
+#elif IGPT__PASS == 2
+  #define K(name) IGPT__CAT(igpt__##name, _avx2)
+  #define ISA IGPT_ISA_AVX2
+  #define TARGET IGPT__TARGET("avx2,fma")
+  #define V __m256
+  #define W 8
+  #define MR 6
+  #define NR 2
+  #define TR 4
+  #define ZERO() _mm256_setzero_ps()
+  #define SPLAT(x) _mm256_set1_ps(x)
+  #define LOAD(p) _mm256_loadu_ps(p)
+  #define STORE(p, v) _mm256_storeu_ps(p, v)
+  #define LANES(n) _mm256_loadu_si256((const __m256i *)(const void *)(K(lanes) + W - (n)))
+  #define LOADN(p, n) _mm256_maskload_ps(p, LANES(n))
+  #define STOREN(p, v, n) _mm256_maskstore_ps(p, LANES(n), v)
+  #define ADD(a, b) _mm256_add_ps(a, b)
+  #define SUB(a, b) _mm256_sub_ps(a, b)
+  #define MUL(a, b) _mm256_mul_ps(a, b)
+  #define DIV(a, b) _mm256_div_ps(a, b)
+  #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+  #define MAX(a, b) _mm256_max_ps(a, b)
+  #define SQRT(a) _mm256_sqrt_ps(a)
+  #define BELOW(x, y, a, b) _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_LT_OQ))
+  #define WHOLE(t) _mm256_sub_ps(t, SPLAT(IGPT__MAGIC))
+  #define POWER(t) K(power)(t)
+  #define BF16(v) K(bf16)(v)
+  #define ZIPLO(a, b) K(ziplo)(a, b)
+  #define ZIPHI(a, b) K(ziphi)(a, b)
+  #define D __m256d
+  #define DZERO() _mm256_setzero_pd()
+  #define SQUARES(d, v) K(squares)(d, v)
+  #define TOTAL(d) K(total)(d)
+#elif IGPT__PASS == 3
+  #define K(name) IGPT__CAT(igpt__##name, _avx512)
+  #define ISA IGPT_ISA_AVX512
+  #define TARGET IGPT__TARGET("avx512f,avx2,fma")
+  #define V __m512
+  #define W 16
+  #define MR 12
+  #define NR 2
+  #define TR 8
+  #define ZERO() _mm512_setzero_ps()
+  #define SPLAT(x) _mm512_set1_ps(x)
+  #define LOAD(p) _mm512_loadu_ps(p)
+  #define STORE(p, v) _mm512_storeu_ps(p, v)
+  #define LANES(n) ((__mmask16)((1u << (n)) - 1u))
+  #define LOADN(p, n) _mm512_maskz_loadu_ps(LANES(n), p)
+  #define STOREN(p, v, n) _mm512_mask_storeu_ps(p, LANES(n), v)
+  #define ADD(a, b) _mm512_add_ps(a, b)
+  #define SUB(a, b) _mm512_sub_ps(a, b)
+  #define MUL(a, b) _mm512_mul_ps(a, b)
+  #define DIV(a, b) _mm512_div_ps(a, b)
+  #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+  #define MAX(a, b) _mm512_maskz_max_ps(0xffff, a, b)       /* g++ 12 warns about the plain one */
+  #define SQRT(a) _mm512_maskz_sqrt_ps(0xffff, a)
+  #define BELOW(x, y, a, b) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a)
+  #define WHOLE(t) _mm512_sub_ps(t, SPLAT(IGPT__MAGIC))
+  #define POWER(t) K(power)(t)
+  #define BF16(v) K(bf16)(v)
+  #define ZIPLO(a, b) K(ziplo)(a, b)
+  #define ZIPHI(a, b) K(ziphi)(a, b)
+  #define D __m512d
+  #define DZERO() _mm512_setzero_pd()
+  #define SQUARES(d, v) K(squares)(d, v)
+  #define TOTAL(d) K(total)(d)
+#elif IGPT__PASS == 4
+  #define K(name) IGPT__CAT(igpt__##name, _neon)
+  #define ISA IGPT_ISA_NEON
+  #define TARGET
+  #define V float32x4_t
+  #define W 4
+  #define MR 8
+  #define NR 2
+  #define TR 8
+  #define ZERO() vdupq_n_f32(0.0f)
+  #define SPLAT(x) vdupq_n_f32(x)
+  #define LOAD(p) vld1q_f32(p)
+  #define STORE(p, v) vst1q_f32(p, v)
+  #define LOADN(p, n) K(loadn)(p, n)
+  #define STOREN(p, v, n) K(storen)(p, v, n)
+  #define ADD(a, b) vaddq_f32(a, b)
+  #define SUB(a, b) vsubq_f32(a, b)
+  #define MUL(a, b) vmulq_f32(a, b)
+  #define DIV(a, b) vdivq_f32(a, b)
+  #define FMA(a, b, c) vfmaq_f32(c, a, b)
+  #define MAX(a, b) vmaxq_f32(a, b)
+  #define SQRT(a) vsqrtq_f32(a)
+  #define BELOW(x, y, a, b) vbslq_f32(vcltq_f32(x, y), a, b)
+  #define WHOLE(t) vsubq_f32(t, SPLAT(IGPT__MAGIC))
+  #define POWER(t) K(power)(t)
+  #define BF16(v) K(bf16)(v)
+  #define ZIPLO(a, b) vzip1q_f32(a, b)
+  #define ZIPHI(a, b) vzip2q_f32(a, b)
+  #define D float64x2_t
+  #define DZERO() vdupq_n_f64(0.0)
+  #define SQUARES(d, v) K(squares)(d, v)
+  #define TOTAL(d) K(total)(d)
+#endif
+
+/* ---- words that are more than one instruction ------------------------------------------------ */
+
+#if IGPT__PASS == 1
+static float K(whole)(float t)
+{
+  uint32_t bits;                  /* through memory: t - magic could keep excess precision */
+  memcpy(&bits, &t, sizeof bits);
+  return (float)(int32_t)(bits - 0x4b400000u);
+}
+
+static float K(power)(float t)
+{
+  uint32_t bits;
+  float power;
+  memcpy(&bits, &t, sizeof bits);
+  bits = (bits << 23) + 0x3f800000u;
+  memcpy(&power, &bits, sizeof power);
+  return power;
+}
+#elif IGPT__PASS == 2
+static const int32_t K(lanes)[2 * W] = { -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0 };
+
+TARGET IGPT__INLINE V K(power)(V t)
+{
+  __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3f800000)));
+}
+
+TARGET IGPT__INLINE V K(bf16)(V v)
+{
+  __m256i bits = _mm256_castps_si256(v);
+  __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  __m256i cut = _mm256_and_si256(up, _mm256_set1_epi32(-65536));
+  return _mm256_blendv_ps(_mm256_castsi256_ps(cut), v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+}
+
+TARGET IGPT__INLINE V K(ziplo)(V a, V b)
+{
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+
+TARGET IGPT__INLINE V K(ziphi)(V a, V b)
+{
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
+
+TARGET IGPT__INLINE D K(squares)(D d, V v)
+{
+  D lo = _mm256_cvtps_pd(_mm256_castps256_ps128(v));
+  D hi = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+  return _mm256_fmadd_pd(hi, hi, _mm256_fmadd_pd(lo, lo, d));
+}
+
+TARGET static double K(total)(D d)
+{
+  double lane[W / 2];
+  _mm256_storeu_pd(lane, d);
+  return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+}
+#elif IGPT__PASS == 3
+TARGET IGPT__INLINE V K(power)(V t)
+{
+  __m512i bits = _mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(t), 23);
+  return _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)));
+}
+
+TARGET IGPT__INLINE V K(bf16)(V v)
+{
+  __m512i bits = _mm512_castps_si512(v);
+  __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
+  __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  __m512i cut = _mm512_and_si512(up, _mm512_set1_epi32(-65536));
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_castsi512_ps(cut), v);
+}
+
+TARGET IGPT__INLINE V K(ziplo)(V a, V b)
+{
+  const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return _mm512_permutex2var_ps(a, order, b);
+}
+
+TARGET IGPT__INLINE V K(ziphi)(V a, V b)
+{
+  const __m512i order = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                          31);
+  return _mm512_permutex2var_ps(a, order, b);
+}
+
+TARGET IGPT__INLINE D K(squares)(D d, V v)
+{
+  __m256 low = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, _mm512_castps_pd(v), 0));
+  __m256 high = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, _mm512_castps_pd(v), 1));
+  D lo = _mm512_maskz_cvtps_pd(0xff, low), hi = _mm512_maskz_cvtps_pd(0xff, high);
+  return _mm512_fmadd_pd(hi, hi, _mm512_fmadd_pd(lo, lo, d));
+}
+
+TARGET static double K(total)(D d)
+{
+  double lane[W / 2];
+  int i;
+  _mm512_storeu_pd(lane, d);
+  for (i = 0; i < 4; i++) lane[i] += lane[i + 4];
+  return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+}
+#elif IGPT__PASS == 4
+static V K(loadn)(const float *p, size_t n)
+{
+  float lane[W] = { 0, 0, 0, 0 };
+  memcpy(lane, p, n * sizeof(float));
+  return vld1q_f32(lane);
+}
+
+static void K(storen)(float *p, V v, size_t n)
+{
+  float lane[W];
+  vst1q_f32(lane, v);
+  memcpy(p, lane, n * sizeof(float));
+}
+
+IGPT__INLINE V K(power)(V t)
+{
+  uint32x4_t bits = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
+  return vreinterpretq_f32_u32(vaddq_u32(bits, vdupq_n_u32(0x3f800000u)));
+}
+
+IGPT__INLINE V K(bf16)(V v)
+{
+  uint32x4_t bits = vreinterpretq_u32_f32(v);
+  uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1u));
+  uint32x4_t up = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fffu)), odd);
+  return vbslq_f32(vceqq_f32(v, v), vreinterpretq_f32_u32(vandq_u32(up, vdupq_n_u32(0xffff0000u))),
+                   v);
+}
+
+IGPT__INLINE D K(squares)(D d, V v)
+{
+  D lo = vcvt_f64_f32(vget_low_f32(v)), hi = vcvt_f64_f32(vget_high_f32(v));
+  return vfmaq_f64(vfmaq_f64(d, lo, lo), hi, hi);
+}
+
+static double K(total)(D d) { return vgetq_lane_f64(d, 0) + vgetq_lane_f64(d, 1); }
+#endif
+
+/* the sum of the lanes, pairwise, so that its rounding error grows with log2(W) */
+TARGET static float K(sum)(V v)
+{
+  float lane[W];
+  size_t i, half;
+  STORE(lane, v);
+  for (half = W / 2; half > 0; half /= 2)
+    for (i = 0; i < half; i++) lane[i] += lane[i + half];
+  return lane[0];
+}
+
+/* ---- matrix products ------------------------------------------------------------------------- */
+
+/* c = a b [+ c]. The whole tile stays in registers while p runs: each step loads NR vectors of b and
+   MR single floats of a for MR * NR multiply-adds, so that the loads hide behind the arithmetic. */
+TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb,
+                           size_t m, size_t k, int accumulate)
+{
+  V sum[MR][NR];
+  size_t p, i, j;
+  IGPT__UNROLL
+  for (i = 0; i < MR; i++) {
+    IGPT__UNROLL
+    for (j = 0; j < NR; j++)
+      sum[i][j] = accumulate && i < m ? LOAD(c + i * ldc + j * W) : ZERO();
+  }
+  for (p = 0; p < k; p++, a += MR, b += ldb) {
+    V row[NR];
+    IGPT__UNROLL
+    for (j = 0; j < NR; j++) row[j] = LOAD(b + j * W);
+    IGPT__UNROLL
+    for (i = 0; i < MR; i++) {
+      V factor = SPLAT(a[i]);
+      IGPT__UNROLL
+      for (j = 0; j < NR; j++) sum[i][j] = FMA(factor, row[j], sum[i][j]);
+    }
+  }
+  IGPT__UNROLL
+  for (i = 0; i < MR; i++)
+    if (i < m) {
+      IGPT__UNROLL
+      for (j = 0; j < NR; j++) STORE(c + i * ldc + j * W, sum[i][j]);
+    }
+}
+
+/* `rows` <= TR rows of w by `vectors` vectors, or by `lanes` < W floats of one, added to m rows of y:
+   each piece of w is loaded once and used m times. Inlined with constants for all but m. */
+TARGET IGPT__INLINE void K(thin_piece)(float *y, size_t ldy, const float *x, const float *w,
+                                       size_t ldw, size_t m, size_t rows, size_t vectors,
+                                       size_t lanes, int start, int round)
+{
+  V piece[TR][2];
+  size_t p, i, j;
+  IGPT__UNROLL
+  for (p = 0; p < TR; p++) {
+    IGPT__UNROLL
+    for (j = 0; j < 2; j++)
+      if (p < rows && j < vectors) {
+        const float *from = w + p * ldw + j * W;
+        piece[p][j] = lanes < W ? LOADN(from, lanes) : LOAD(from);
+        if (round) piece[p][j] = BF16(piece[p][j]);
+      }
+  }
+  for (i = 0; i < m; i++, x += TR, y += ldy) {
+    V sum[2];
+    IGPT__UNROLL
+    for (j = 0; j < 2; j++)
+      if (j < vectors)
+        sum[j] = start ? ZERO() : lanes < W ? LOADN(y + j * W, lanes) : LOAD(y + j * W);
+    IGPT__UNROLL
+    for (p = 0; p < TR; p++)
+      if (p < rows) {
+        V factor = SPLAT(x[p]);
+        IGPT__UNROLL
+        for (j = 0; j < 2; j++)
+          if (j < vectors) sum[j] = FMA(factor, piece[p][j], sum[j]);
+      }
+    IGPT__UNROLL
+    for (j = 0; j < 2; j++)
+      if (j < vectors) {
+        if (lanes < W) STOREN(y + j * W, sum[j], lanes);
+        else STORE(y + j * W, sum[j]);
+      }
+  }
+}
+
+/* `rows` rows of w against m <= 16 rows of y */
+TARGET IGPT__INLINE void K(thin_rows)(float *y, size_t ldy, const float *x, size_t ldx,
+                                      const float *w, size_t ldw, size_t m, size_t n, size_t rows,
+                                      int start, int round)
+{
+  float corner[16 * TR];          /* of x */
+  size_t i, j;
+  for (i = 0; i < m; i++)
+    for (j = 0; j < rows; j++)
+      corner[i * TR + j] = round ? igpt__round_bf16(x[i * ldx + j]) : x[i * ldx + j];
+  for (j = 0; j + 2 * W <= n; j += 2 * W)
+    K(thin_piece)(y + j, ldy, corner, w + j, ldw, m, rows, 2, W, start, round);
+  for (; j + W <= n; j += W)
+    K(thin_piece)(y + j, ldy, corner, w + j, ldw, m, rows, 1, W, start, round);
+  if (j < n)
+    K(thin_piece)(y + j, ldy, corner, w + j, ldw, m, rows, 1, n - j, start, round);
+}
+
+/* y = x w [+ y] for so few rows that packing w would cost more than the product */
+TARGET static void K(thin)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,
+                           size_t ldw, size_t m, size_t n, size_t k, int accumulate, int round)
+{
+  size_t i, p, rows;
+  for (i = 0; i < m; i += rows, x += rows * ldx, y += rows * ldy) {
+    rows = m - i < 16 ? m - i : 16;
+    if (k == 0 && !accumulate)
+      for (p = 0; p < rows; p++) memset(y + p * ldy, 0, n * sizeof(float));
+    for (p = 0; p + TR <= k; p += TR)
+      K(thin_rows)(y, ldy, x + p, ldx, w + p * ldw, ldw, rows, n, TR, !p && !accumulate, round);
+    for (; p < k; p++)
+      K(thin_rows)(y, ldy, x + p, ldx, w + p * ldw, ldw, rows, n, 1, !p && !accumulate, round);
+  }
+}
+
+/* W vectors of W floats: rows become columns. log2(W) perfect shuffles of the W * W numbers. */
+TARGET IGPT__INLINE void K(transpose)(V r[W])
+{
+  V t[W];
+  size_t step, i;
+  IGPT__UNROLL
+  for (step = 1; step < W; step *= 2) {
+    IGPT__UNROLL
+    for (i = 0; 2 * i + 1 < W; i++) {
+      t[2 * i] = ZIPLO(r[i], r[i + W / 2]);
+      t[2 * i + 1] = ZIPHI(r[i], r[i + W / 2]);
+    }
+    IGPT__UNROLL
+    for (i = 0; i < W; i++) r[i] = t[i];
+  }
+}
+
+/* Rows lie in memory one after the other: W by W blocks are transposed in registers. `spare` is how
+   many floats of the panel follow to[0]; whole vectors are stored wherever they stay inside it, since
+   what they spill is written again by the next p. */
+TARGET static void K(pack_rows)(float *to, size_t lanes, const float *from, size_t lane_stride,
+                                size_t have, size_t want, size_t k, size_t spare, int round)
+{
+  size_t p, i;
+  for (p = 0; p + W <= k; p += W) {
+    V block[W];
+    IGPT__UNROLL
+    for (i = 0; i < W; i++) {
+      block[i] = i < have ? LOAD(from + i * lane_stride + p) : ZERO();
+      if (round) block[i] = BF16(block[i]);
+    }
+    K(transpose)(block);
+    if (want == W || (p + W - 1) * lanes + W <= spare) {
+      IGPT__UNROLL
+      for (i = 0; i < W; i++) STORE(to + (p + i) * lanes, block[i]);
+    } else {
+      for (i = 0; i < W; i++) STOREN(to + (p + i) * lanes, block[i], want);
+    }
+  }
+  for (; p < k; p++)
+    for (i = 0; i < want; i++) {
+      float x = i < have ? from[i * lane_stride + p] : 0.0f;
+      to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
+    }
+}
+
+/* Columns lie side by side: rows of k are copied. */
+TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, size_t k_stride,
+                                   size_t have, size_t k, int round)
+{
+  size_t p, i;
+  for (p = 0; p < k; p++, from += k_stride, to += lanes) {
+    for (i = 0; i < lanes; i += W) {
+      V v = i + W <= have ? LOAD(from + i) : i < have ? LOADN(from + i, have - i) : ZERO();
+      if (round) v = BF16(v);
+      if (i + W <= lanes) STORE(to + i, v);
+      else STOREN(to + i, v, lanes - i);
+    }
+  }
+}
+
+TARGET static void K(pack)(float *to, size_t lanes, const float *from, size_t lane_stride,
+                           size_t k_stride, size_t count, size_t k, int round)
+{
+  size_t p, i, have;
+  for (; count > 0; count -= have, from += have * lane_stride, to += lanes * k) {
+    have = count < lanes ? count : lanes;
+    if (lane_stride == 1) K(pack_columns)(to, lanes, from, k_stride, have, k, round);
+    else if (k_stride == 1)
+      for (i = 0; i < lanes; i += W)
+        K(pack_rows)(to + i, lanes, from + i * lane_stride, lane_stride, have > i ? have - i : 0,
+                     lanes - i < W ? lanes - i : W, k, lanes * k - i, round);
+    else
+      for (p = 0; p < k; p++)
+        for (i = 0; i < lanes; i++) {
+          float x = i < have ? from[i * lane_stride + p * k_stride] : 0.0f;
+          to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
+        }
+  }
+}
+
+/* ---- sums over a vector ---------------------------------------------------------------------- */
+
+TARGET static float K(dot)(const float *x, const float *y, size_t n)
+{
+  V s0 = ZERO(), s1 = ZERO(), s2 = ZERO(), s3 = ZERO();
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) {
+    s0 = FMA(LOAD(x + i), LOAD(y + i), s0);
+    s1 = FMA(LOAD(x + i + W), LOAD(y + i + W), s1);
+    s2 = FMA(LOAD(x + i + 2 * W), LOAD(y + i + 2 * W), s2);
+    s3 = FMA(LOAD(x + i + 3 * W), LOAD(y + i + 3 * W), s3);
+  }
+  for (; i + W <= n; i += W) s0 = FMA(LOAD(x + i), LOAD(y + i), s0);
+  if (i < n) s1 = FMA(LOADN(x + i, n - i), LOADN(y + i, n - i), s1);
+  return K(sum)(ADD(ADD(s0, s2), ADD(s1, s3)));
+}
+
+TARGET static double K(sum_squares)(const float *x, size_t n)
+{
+  D s0 = DZERO(), s1 = DZERO(), s2 = DZERO(), s3 = DZERO();
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) {
+    s0 = SQUARES(s0, LOAD(x + i));
+    s1 = SQUARES(s1, LOAD(x + i + W));
+    s2 = SQUARES(s2, LOAD(x + i + 2 * W));
+    s3 = SQUARES(s3, LOAD(x + i + 3 * W));
+  }
+  for (; i + W <= n; i += W) s0 = SQUARES(s0, LOAD(x + i));
+  if (i < n) s1 = SQUARES(s1, LOADN(x + i, n - i));
+  return (TOTAL(s0) + TOTAL(s2)) + (TOTAL(s1) + TOTAL(s3));
+}
+
+TARGET static float K(max)(const float *x, size_t n)
+{
+  V most = SPLAT(-HUGE_VALF), next = most;
+  float lane[W], best;
+  size_t i = 0;
+  if (n < W) {                    /* an absent lane must not count as a zero */
+    best = -HUGE_VALF;
+    for (; i < n; i++) best = x[i] > best ? x[i] : best;
+    return best;
+  }
+  for (; i + 2 * W <= n; i += 2 * W) {
+    most = MAX(most, LOAD(x + i));
+    next = MAX(next, LOAD(x + i + W));
+  }
+  for (; i + W <= n; i += W) most = MAX(most, LOAD(x + i));
+  most = MAX(most, LOAD(x + n - W));      /* the rest, and some once more */
+  STORE(lane, MAX(most, next));
+  best = lane[0];
+  for (i = 1; i < W; i++) best = lane[i] > best ? lane[i] : best;
+  return best;
+}
+
+/* ---- element by element ---------------------------------------------------------------------- */
+
+TARGET static void K(axpy)(float *y, float a, const float *x, size_t n)
+{
+  size_t i = 0;
+  for (; i + W <= n; i += W) STORE(y + i, FMA(SPLAT(a), LOAD(x + i), LOAD(y + i)));
+  if (i < n) STOREN(y + i, FMA(SPLAT(a), LOADN(x + i, n - i), LOADN(y + i, n - i)), n - i);
+}
+
+TARGET static void K(add)(float *y, const float *x, size_t n)
+{
+  size_t i = 0;
+  for (; i + W <= n; i += W) STORE(y + i, ADD(LOAD(y + i), LOAD(x + i)));
+  if (i < n) STOREN(y + i, ADD(LOADN(y + i, n - i), LOADN(x + i, n - i)), n - i);
+}
+
+TARGET static void K(scale)(float *y, float a, size_t n)
+{
+  size_t i = 0;
+  for (; i + W <= n; i += W) STORE(y + i, MUL(LOAD(y + i), SPLAT(a)));
+  if (i < n) STOREN(y + i, MUL(LOADN(y + i, n - i), SPLAT(a)), n - i);
+}
+
+/* exp(x) = 2^n exp(f), n = x / ln 2 to the nearest whole number, |f| <= ln(2) / 2. Adding 1.5 2^23
+   to a float leaves no bits for a fraction, which is how n is found. ln 2 is taken away in two
+   pieces, the first so short that its multiples are exact. exp(f) = 1 + f + f^2 q(f), where q is the
+   minimax fit to 4e-9. One ulp or two in [-87.33, 88.37]; below it 0, above it infinity; NaN is NaN. */
+TARGET IGPT__INLINE V K(exp)(V x)
+{
+  V t = FMA(x, SPLAT(1.44269504f), SPLAT(IGPT__MAGIC)), n = WHOLE(t);
+  V f = FMA(n, SPLAT(2.12194440e-4f), FMA(n, SPLAT(-0.693359375f), x));
+  V y = FMA(SPLAT(1.38145126e-3f), f, SPLAT(8.36874545e-3f));
+  y = FMA(y, f, SPLAT(4.16683927e-2f));
+  y = FMA(y, f, SPLAT(0.166665211f));
+  y = FMA(y, f, SPLAT(0.49999994f));
+  y = FMA(y, f, SPLAT(1.0f));
+  y = FMA(y, f, SPLAT(1.0f));
+  y = MUL(y, POWER(t));
+  y = BELOW(x, SPLAT(-87.33f), ZERO(), y);
+  return BELOW(SPLAT(88.37f), x, SPLAT(HUGE_VALF), y);
+}
+
+TARGET static float K(exp_sum)(float *y, const float *x, float scale, float shift, size_t n)
+{
+  V sum = ZERO(), factor = SPLAT(scale), minus = SPLAT(-shift);
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    V e = K(exp)(FMA(LOAD(x + i), factor, minus));
+    if (y) STORE(y + i, e);
+    sum = ADD(sum, e);
+  }
+  if (i < n) {                    /* lanes that are absent add exp(-infinity) = 0 */
+    float lane[W];
+    V e;
+    size_t j;
+    STORE(lane, SPLAT(-HUGE_VALF));
+    STOREN(lane, FMA(LOADN(x + i, n - i), factor, minus), n - i);
+    e = K(exp)(LOAD(lane));
+    if (y) {
+      STORE(lane, e);
+      for (j = 0; i + j < n; j++) y[i + j] = lane[j];
+    }
+    sum = ADD(sum, e);
+  }
+  return K(sum)(sum);
+}
+
+TARGET static float K(norm)(float *y, const float *x, const float *g, float epsilon, size_t n)
+{
+  float r = 1.0f / sqrtf(K(dot)(x, x, n) / (float)(n > 0 ? n : 1) + epsilon);
+  V factor = SPLAT(r);
+  size_t i = 0;
+  if (!y) return r;
+  for (; i + W <= n; i += W) STORE(y + i, MUL(MUL(LOAD(x + i), factor), LOAD(g + i)));
+  if (i < n)
+    STOREN(y + i, MUL(MUL(LOADN(x + i, n - i), factor), LOADN(g + i, n - i)), n - i);
+  return r;
+}
+
+/* sigmoid(z) = 1 / (1 + exp(-z)), z = 1.702 x */
+TARGET IGPT__INLINE V K(sigmoid)(V x)
+{
+  return DIV(SPLAT(1.0f), ADD(SPLAT(1.0f), K(exp)(MUL(x, SPLAT(-1.702f)))));
+}
+
+TARGET static void K(gelu)(float *y, const float *x, size_t n)
+{
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    V v = LOAD(x + i);
+    STORE(y + i, MUL(v, K(sigmoid)(v)));
+  }
+  if (i < n) {
+    V v = LOADN(x + i, n - i);
+    STOREN(y + i, MUL(v, K(sigmoid)(v)), n - i);
+  }
+}
+
+/* ---- palette --------------------------------------------------------------------------------- */
+
+/* |p - c|^2 for W centres at once and four points at a time; each lane keeps its best and the number of
+   it (whole numbers are exact in float32 up to 2^24). A later centre must be nearer to win. */
+TARGET static void K(nearest)(uint16_t *index, const float *points, const float *centres,
+                              size_t count, size_t padded)
+{
+  float lane[W], at[W];
+  size_t i, j, q, w;
+  for (w = 0; w < W; w++) lane[w] = (float)w;
+  for (i = 0; i < count; i += 4) {
+    V best[4], which[4], number = LOAD(lane);
+    const float *p[4];
+    IGPT__UNROLL
+    for (q = 0; q < 4; q++) {
+      p[q] = points + 3 * (i + q < count ? i + q : count - 1);
+      best[q] = SPLAT(HUGE_VALF);
+      which[q] = ZERO();
+    }
+    for (j = 0; j < padded; j += W, number = ADD(number, SPLAT((float)W))) {
+      V red = LOAD(centres + j), green = LOAD(centres + padded + j);
+      V blue = LOAD(centres + 2 * padded + j);
+      IGPT__UNROLL
+      for (q = 0; q < 4; q++) {
+        V r = SUB(SPLAT(p[q][0]), red), g = SUB(SPLAT(p[q][1]), green);
+        V b = SUB(SPLAT(p[q][2]), blue), d = FMA(b, b, FMA(g, g, MUL(r, r)));
+        which[q] = BELOW(d, best[q], number, which[q]);
+        best[q] = BELOW(d, best[q], d, best[q]);
+      }
+    }
+    for (q = 0; q < 4 && i + q < count; q++) {
+      float least[W];
+      STORE(least, best[q]);
+      STORE(at, which[q]);
+      for (w = 1; w < W; w++)
+        if (least[w] < least[0] || (!(least[0] < least[w]) && at[w] < at[0])) {
+          least[0] = least[w];
+          at[0] = at[w];
+        }
+      index[i + q] = (uint16_t)at[0];
+    }
+  }
+}
+
+/* ---- training -------------------------------------------------------------------------------- */
+#ifndef IGPT_NO_TRAIN
+
+/* y_i = x_i r g_i,  r = (mean(x^2) + epsilon)^(-1/2),  dr / dx_i = -r^3 x_i / n, hence
+   dx_i += r g_i dy_i - x_i (r^3 / n) sum_j x_j g_j dy_j     and     dg_i += x_i r dy_i */
+TARGET static void K(norm_backward)(float *dx, float *dg, const float *dy, const float *x,
+                                    const float *g, float r, size_t n)
+{
+  V s0 = ZERO(), s1 = ZERO(), factor = SPLAT(r), minus;
+  size_t i = 0;
+  for (; i + W <= n; i += W) s0 = FMA(MUL(LOAD(dy + i), LOAD(g + i)), LOAD(x + i), s0);
+  if (i < n) s1 = FMA(MUL(LOADN(dy + i, n - i), LOADN(g + i, n - i)), LOADN(x + i, n - i), s1);
+  minus = SPLAT(-(r * r * r / (float)(n > 0 ? n : 1) * K(sum)(ADD(s0, s1))));
+  for (i = 0; i + W <= n; i += W) {
+    V xi = LOAD(x + i), dyi = LOAD(dy + i);
+    STORE(dx + i, FMA(MUL(dyi, LOAD(g + i)), factor, FMA(xi, minus, LOAD(dx + i))));
+    STORE(dg + i, FMA(MUL(xi, factor), dyi, LOAD(dg + i)));
+  }
+  if (i < n) {
+    V xi = LOADN(x + i, n - i), dyi = LOADN(dy + i, n - i);
+    V gi = LOADN(g + i, n - i), dxi = LOADN(dx + i, n - i), dgi = LOADN(dg + i, n - i);
+    STOREN(dx + i, FMA(MUL(dyi, gi), factor, FMA(xi, minus, dxi)), n - i);
+    STOREN(dg + i, FMA(MUL(xi, factor), dyi, dgi), n - i);
+  }
+}
+
+/* y = x s,  s = sigmoid(1.702 x),  ds / dx = 1.702 s (1 - s), hence
+   dx = dy (s + 1.702 x s (1 - s)) */
+TARGET IGPT__INLINE V K(gelu_slope)(V x)
+{
+  V s = K(sigmoid)(x), rest = SUB(SPLAT(1.0f), s);
+  return FMA(MUL(MUL(x, s), SPLAT(1.702f)), rest, s);
+}
+
+TARGET static void K(gelu_backward)(float *dx, const float *dy, const float *x, size_t n)
+{
+  size_t i = 0;
+  for (; i + W <= n; i += W) STORE(dx + i, MUL(LOAD(dy + i), K(gelu_slope)(LOAD(x + i))));
+  if (i < n)
+    STOREN(dx + i, MUL(LOADN(dy + i, n - i), K(gelu_slope)(LOADN(x + i, n - i))), n - i);
+}
+
+/* p_i = exp(scale s_i) / sum_j exp(scale s_j),  dp_i / ds_j = scale p_i ([i = j] - p_j), hence
+   ds_i = scale p_i (dp_i - sum_j p_j dp_j) */
+TARGET static void K(softmax_backward)(float *ds, const float *p, float d, float scale, size_t n)
+{
+  V shift = SPLAT(d), factor = SPLAT(scale);
+  size_t i = 0;
+  for (; i + W <= n; i += W)
+    STORE(ds + i, MUL(MUL(SUB(LOAD(ds + i), shift), LOAD(p + i)), factor));
+  if (i < n) {
+    V dp = SUB(LOADN(ds + i, n - i), shift);
+    STOREN(ds + i, MUL(MUL(dp, LOADN(p + i, n - i)), factor), n - i);
+  }
+}
+
+TARGET IGPT__INLINE V K(adam_weight)(V w, V m, V v, const igpt__adam *c)
+{
+  V step = DIV(m, FMA(SQRT(v), SPLAT(c->root), SPLAT(c->epsilon)));
+  return FMA(SPLAT(-c->rate), step, FMA(SPLAT(-c->decay), w, w));
+}
+
+TARGET static void K(adam)(float *w, float *m, float *v, float *g, const igpt__adam *c, size_t n)
+{
+  V keep1 = SPLAT(c->beta1), take1 = SPLAT(1.0f - c->beta1), scale = SPLAT(c->scale);
+  V keep2 = SPLAT(c->beta2), take2 = SPLAT(1.0f - c->beta2);
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    V gi = MUL(LOAD(g + i), scale);
+    V mi = FMA(keep1, LOAD(m + i), MUL(take1, gi));
+    V vi = FMA(keep2, LOAD(v + i), MUL(take2, MUL(gi, gi)));
+    STORE(w + i, K(adam_weight)(LOAD(w + i), mi, vi, c));
+    STORE(m + i, mi);
+    STORE(v + i, vi);
+    STORE(g + i, ZERO());
+  }
+  if (i < n) {
+    size_t r = n - i;
+    V gi = MUL(LOADN(g + i, r), scale);
+    V mi = FMA(keep1, LOADN(m + i, r), MUL(take1, gi));
+    V vi = FMA(keep2, LOADN(v + i, r), MUL(take2, MUL(gi, gi)));
+    STOREN(w + i, K(adam_weight)(LOADN(w + i, r), mi, vi, c), r);
+    STOREN(m + i, mi, r);
+    STOREN(v + i, vi, r);
+    STOREN(g + i, ZERO(), r);
+  }
+}
+#endif /* IGPT_NO_TRAIN */
+
+static const igpt_kernels K(kernels) = {
+  ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(dot), K(sum_squares), K(max), K(axpy), K(add),
+  K(scale), K(exp_sum), K(norm), K(gelu), K(nearest)
+#ifndef IGPT_NO_TRAIN
+  , K(norm_backward), K(gelu_backward), K(softmax_backward), K(adam)
+#endif
+};
+
+#undef K
+#undef ISA
+#undef TARGET
+#undef V
+#undef W
+#undef MR
+#undef NR
+#undef TR
+#undef ZERO
+#undef SPLAT
+#undef LOAD
+#undef STORE
+#undef LANES
+#undef LOADN
+#undef STOREN
+#undef ADD
+#undef SUB
+#undef MUL
+#undef DIV
+#undef FMA
+#undef MAX
+#undef SQRT
+#undef BELOW
+#undef WHOLE
+#undef POWER
+#undef BF16
+#undef ZIPLO
+#undef ZIPHI
+#undef D
+#undef DZERO
+#undef SQUARES
+#undef TOTAL
+#undef IGPT__PASS
+#define IGPT__IN_PASS             /* hides the rest of the file from this inclusion */
+#endif /* IGPT__PASS */
+
+#if defined(IGPT_IMPLEMENTATION) && !defined(IGPT__IN_PASS) && !defined(IGPT__IMPLEMENTED_REST)
+#define IGPT__IMPLEMENTED_REST
+
+/* ==== 8. detection ===========================================================================
+
+   Which rows of the table may run here? On x86 two parties must agree: the processor has the
+   instructions (cpuid), and the system saves the wider registers when it switches threads (xgetbv).
+   The compiler's own builtins answer the first question alone on some versions, so both are asked here.
+   NEON belongs to every 64-bit ARM. Nothing is remembered: there is no global to race on.
+   Intel, "Software Developer's Manual", volume 1, 14.3 and 15.2.                                    */
+
+#if IGPT__X86
+static void igpt__cpuid(uint32_t r[4], uint32_t leaf)
+{
+#ifdef _MSC_VER
+  int v[4];
+  __cpuidex(v, (int)leaf, 0);
+  r[0] = (uint32_t)v[0];
+  r[1] = (uint32_t)v[1];
+  r[2] = (uint32_t)v[2];
+  r[3] = (uint32_t)v[3];
+#else
+  __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
+#endif
+}
+
+/* the registers that the operating system saves: bit 1 XMM, 2 YMM, 5 to 7 the AVX-512 state */
+static uint64_t igpt__saved_registers(void)
+{
+#ifdef _MSC_VER
+  return _xgetbv(0);
+#else
+  uint32_t low, high;             /* as bytes: the name of xgetbv would need -mxsave */
+  __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+#endif
+}
+#endif
+
+igpt_isa igpt_isa_best(void)
+{
+#if IGPT__X86
+  uint32_t r[4];
+  uint64_t saved;
+  igpt__cpuid(r, 0);
+  if (r[0] < 7) return IGPT_ISA_GENERIC;
+  igpt__cpuid(r, 1);              /* FMA, OSXSAVE (xgetbv may be asked), AVX */
+  if (!(r[2] >> 12 & 1) || !(r[2] >> 27 & 1) || !(r[2] >> 28 & 1)) return IGPT_ISA_GENERIC;
+  saved = igpt__saved_registers();
+  igpt__cpuid(r, 7);
+  if ((saved & 0x06) != 0x06 || !(r[1] >> 5 & 1)) return IGPT_ISA_GENERIC;
+  if (IGPT__AVX512 && (saved & 0xe6) == 0xe6 && (r[1] >> 16 & 1)) return IGPT_ISA_AVX512;
+  return IGPT_ISA_AVX2;
+#elif IGPT__NEON
+  return IGPT_ISA_NEON;
+#else
+  return IGPT_ISA_GENERIC;
+#endif
+}
+
+int igpt_isa_supported(igpt_isa isa)
+{
+  igpt_isa best = igpt_isa_best();
+  if (isa == IGPT_ISA_AUTO || isa == IGPT_ISA_GENERIC || isa == best) return 1;
+  return isa == IGPT_ISA_AVX2 && best == IGPT_ISA_AVX512;
+}
+
+const char *igpt_isa_name(igpt_isa isa)
+{
+  switch (isa) {
+    case IGPT_ISA_AUTO: return "auto";
+    case IGPT_ISA_GENERIC: return "generic";
+    case IGPT_ISA_AVX2: return "avx2";
+    case IGPT_ISA_AVX512: return "avx512";
+    case IGPT_ISA_NEON: return "neon";
+    case IGPT_ISA_COUNT: break;
+  }
+  return "unknown";
+}
+
+const igpt_kernels *igpt_kernels_for(igpt_isa isa)
+{
+  if (isa == IGPT_ISA_AUTO) isa = igpt_isa_best();
+  if (!igpt_isa_supported(isa)) return NULL;
+#if IGPT__X86
+  if (isa == IGPT_ISA_AVX2) return &igpt__kernels_avx2;
+#endif
+#if IGPT__AVX512
+  if (isa == IGPT_ISA_AVX512) return &igpt__kernels_avx512;
+#endif
+#if IGPT__NEON
+  if (isa == IGPT_ISA_NEON) return &igpt__kernels_neon;
+#endif
+  return isa == IGPT_ISA_GENERIC ? &igpt__kernels_generic : NULL;
+}
+
+/* ---- the self-test ---------------------------------------------------------------------------
+
+   A compiler, an emulator or a virtual machine may be wrong about an instruction set. Every kernel runs
+   on short, odd shapes next to its generic twin; all inputs are of size one, so that one bound
+   does. It is not a proof: tests/kernels.c compares with float64, and at every edge.             */
+
+enum { IGPT__TEST_N = 75, IGPT__TEST_TILE = 1024 };
+
+typedef struct igpt__trial {
+  float x[IGPT__TEST_N], y[IGPT__TEST_N], z[IGPT__TEST_N], w[IGPT__TEST_N];
+} igpt__trial;
+
+static void igpt__trial_fill(float *x, size_t n, uint64_t stream)
+{
+  igpt_rng rng = igpt_rng_seed(1, stream);
+  size_t i;
+  for (i = 0; i < n; i++) x[i] = 2 * igpt_rng_uniform(&rng) - 1;
+}
+
+static void igpt__trial_start(igpt__trial *t)
+{
+  igpt__trial_fill(t->x, IGPT__TEST_N, 0);
+  igpt__trial_fill(t->y, IGPT__TEST_N, 1);
+  igpt__trial_fill(t->z, IGPT__TEST_N, 2);
+  igpt__trial_fill(t->w, IGPT__TEST_N, 3);
+}
+
+/* 1 if all of a and b agree to within rounding; a NaN does not */
+static int igpt__alike(const float *a, const float *b, size_t n)
+{
+  size_t i;
+  for (i = 0; i < n; i++)
+    if (!(fabsf(a[i] - b[i]) <= 2e-5f * (1 + fabsf(b[i])))) return 0;
+  return 1;
+}
+
+/* Every vector kernel on length n; what they return goes to sums. */
+static void igpt__trial_run(igpt__trial *t, float sums[8], const igpt_kernels *k, size_t n)
+{
+  igpt__trial_start(t);
+  memset(sums, 0, 8 * sizeof *sums);
+  sums[0] = k->dot(t->x, t->y, n);
+  sums[1] = (float)k->sum_squares(t->x, n);
+  sums[2] = n ? k->max(t->x, n) : 0;
+  k->axpy(t->x, 0.75f, t->y, n);
+  k->add(t->y, t->z, n);
+  k->scale(t->z, 1.25f, n);
+  sums[3] = k->norm(t->w, t->x, t->y, 1e-5f, n);
+  k->gelu(t->w, t->w, n);
+#ifndef IGPT_NO_TRAIN
+  k->norm_backward(t->x, t->y, t->z, t->w, t->y, 0.5f, n);
+  k->gelu_backward(t->z, t->z, t->x, n);
+  k->softmax_backward(t->x, t->w, 0.25f, 0.5f, n);
+  {
+    igpt__adam c = { 0.5f, 0.875f, 0.75f, 0.0625f, 2.0f, 0.125f, 0.03125f };
+    k->scale(t->y, 0.0f, n);
+    k->axpy(t->y, 1.0f, t->w, n);
+    k->gelu(t->y, t->y, n);
+    k->exp_sum(t->y, t->y, 1.0f, 0.0f, n);                 /* second moments are not negative */
+    k->adam(t->x, t->w, t->y, t->z, &c, n);
+    k->axpy(t->z, 1.0f, t->x, n);
+  }
+#endif
+  sums[4] = k->exp_sum(t->w, t->w, 3.0f, 0.5f, n);
+}
+
+/* The products, on a 13-deep sum; tile and thin must agree with each other to the bit. */
+static int igpt__trial_products(const igpt_kernels *k, int round)
+{
+  float a[IGPT__TEST_N], b[13 * 64], packed_a[IGPT__TEST_TILE], packed_b[IGPT__TEST_TILE];
+  float c[IGPT__TEST_TILE], thin[IGPT__TEST_TILE], plain[IGPT__TEST_TILE];
+  const size_t depth = 13, rows = 3, columns = (size_t)k->tile_columns;
+  igpt__trial_fill(a, IGPT__TEST_N, 4);
+  igpt__trial_fill(b, 13 * 64, 5);
+  igpt__trial_fill(c, IGPT__TEST_TILE, 6);
+  memcpy(thin, c, sizeof c);
+  memcpy(plain, c, sizeof c);
+  k->pack(packed_a, (size_t)k->tile_rows, a, depth, 1, rows, depth, round);
+  k->pack(packed_b, columns, b, 1, 64, columns, depth, round);
+  k->tile(c, columns, packed_a, packed_b, columns, rows, depth, 1);
+  k->thin(thin, columns, a, depth, b, 64, rows, columns, depth, 1, round);
+  igpt__kernels_generic.thin(plain, columns, a, depth, b, 64, rows, columns, depth, 1, round);
+  if (memcmp(c, thin, rows * columns * sizeof(float))) return 0;
+  if (!igpt__alike(c, plain, rows * columns)) return 0;
+  k->pack(packed_b, columns, b, 13, 1, columns, depth, round);      /* b transposed */
+  igpt__kernels_generic.pack(packed_a, columns, b, 13, 1, columns, depth, round);
+  return memcmp(packed_a, packed_b, depth * columns * sizeof(float)) == 0;
+}
+
+static int igpt__trial_nearest(const igpt_kernels *k)
+{
+  float points[3 * 25], centres[3 * 64];
+  uint16_t fast[25], plain[25];
+  igpt__trial_fill(points, 3 * 25, 7);
+  igpt__trial_fill(centres, 3 * 64, 8);
+  centres[40] = centres[7];                                         /* a tie, and an unused one */
+  centres[64 + 40] = centres[64 + 7];
+  centres[128 + 40] = centres[128 + 7];
+  centres[63] = centres[64 + 63] = centres[128 + 63] = 1e18f;
+  memcpy(points, centres + 7, sizeof(float));
+  memcpy(points + 1, centres + 64 + 7, sizeof(float));
+  memcpy(points + 2, centres + 128 + 7, sizeof(float));
+  k->nearest(fast, points, centres, 25, 64);
+  igpt__kernels_generic.nearest(plain, points, centres, 25, 64);
+  return fast[0] == 7 && memcmp(fast, plain, sizeof fast) == 0;
+}
+
+igpt_result igpt_selftest(igpt_isa isa)
+{
+  const igpt_kernels *k = igpt_kernels_for(isa);
+  igpt__trial fast, plain;
+  float fast_sums[8], plain_sums[8];
+  size_t n;
+  if (!k) return IGPT_UNSUPPORTED;
+  for (n = 0; n <= IGPT__TEST_N; n++) {
+    igpt__trial_run(&fast, fast_sums, k, n);
+    igpt__trial_run(&plain, plain_sums, &igpt__kernels_generic, n);
+    if (!igpt__alike(fast.x, plain.x, IGPT__TEST_N) || !igpt__alike(fast.y, plain.y, IGPT__TEST_N) ||
+        !igpt__alike(fast.z, plain.z, IGPT__TEST_N) || !igpt__alike(fast.w, plain.w, IGPT__TEST_N) ||
+        !igpt__alike(fast_sums, plain_sums, 8))
+      return IGPT_SELFTEST_FAILED;
+  }
+  if (!igpt__trial_products(k, 0) || !igpt__trial_products(k, 1) || !igpt__trial_nearest(k))
+    return IGPT_SELFTEST_FAILED;
+  return IGPT_OK;
+}
+
+/* ==== 9. matmul ==============================================================================
+
+   C = A B is where a transformer spends its time: the linear layers take 2 m n k operations each.
+   A processor reaches its speed only if each number fetched is used many times, so the matrices
+   are cut: B into slabs that are packed once, shared by all workers and stay in the cache; A into
+   strips that one worker packs for itself; both into the panels that `tile` wants. Transposed
+   operands are other strides to the packing, and cost nothing after it. Packing moves m k + k n
+   numbers for m n k multiply-adds: a few in a hundred. Goto, van de Geijn: "Anatomy of
+   high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+
+   The block sizes are constants and the sum over k has one order, so that no bit depends on the
+   workers.                                                                                         */
+
+enum {
+  IGPT__DEPTH   = 256,            /* of k: a panel of B stays in the first cache */
+  IGPT__STRIP   = 48,             /* rows of A: a task, at most */
+  IGPT__SLAB    = 4096,           /* columns of B packed at a time */
+  IGPT__SPAN    = 512,            /* columns of a task */
+  IGPT__THIN    = 16,             /* up to so many rows nothing is packed */
+  IGPT__TILE_MAX = 512            /* floats in the largest tile */
+};
+
+/* What every parallel operation needs. */
+typedef struct igpt__math {
+  const igpt_kernels *kernels;
+  igpt_runner runner;
+  int    round;                   /* 1: operands of products are rounded to bfloat16 */
+  float *shared;                  /* igpt__matmul_shared() floats, 64-byte aligned */
+  float *worker;                  /* igpt__workers() pieces of worker_floats, 64-byte aligned */
+  size_t worker_floats;           /* a multiple of 16 */
+} igpt__math;
+
+typedef struct igpt__product {
+  const igpt__math *math;
+  float *c;
+  const float *a, *b;
+  size_t ldc, a_row, a_column, b_row, b_column, m, n, k;
+  size_t strip;                   /* rows of a task */
+  size_t strips;                  /* tasks down; the number across follows */
+  size_t column, columns;         /* the slab: columns [column, column + columns) of B */
+  size_t deep, depth;             /* and its rows [deep, deep + depth) */
+  int accumulate;
+} igpt__product;
+
+/* Floats of math.shared for any product with up to n columns and sums of up to k. */
+static size_t igpt__matmul_shared(const igpt_kernels *kernels, size_t n, size_t k)
+{
+  size_t columns = igpt__size_round(igpt__min_size(n, IGPT__SLAB), (size_t)kernels->tile_columns);
+  return igpt__size_round(igpt__size_mul(columns, igpt__min_size(k, IGPT__DEPTH)), 16);
+}
+
+/* Floats a worker. */
+static size_t igpt__matmul_worker(const igpt_kernels *kernels)
+{
+  (void)kernels;
+  return (size_t)IGPT__STRIP * IGPT__DEPTH;
+}
+
+static float *igpt__worker(const igpt__math *math, int worker)
+{
+  return math->worker + (size_t)worker * math->worker_floats;
+}
+
+/* B's panels under one span of columns */
+static void igpt__matmul_pack_task(void *arg, size_t index, int worker)
+{
+  const igpt__product *p = (const igpt__product *)arg;
+  const igpt_kernels *kernels = p->math->kernels;
+  size_t first = index * IGPT__SPAN, count = igpt__min_size(p->columns - first, IGPT__SPAN);
+  (void)worker;
+  kernels->pack(p->math->shared + first * p->depth, (size_t)kernels->tile_columns,
+                p->b + p->deep * p->b_row + (p->column + first) * p->b_column, p->b_column, p->b_row,
+                count, p->depth, p->math->round);
+}
+
+/* A tile at the right edge of C goes through a copy, since `tile` writes all its columns. */
+static void igpt__tile_edge(const igpt_kernels *kernels, float *c, size_t ldc, const float *a,
+                            const float *b, size_t m, size_t n, size_t k, int accumulate)
+{
+  float copy[IGPT__TILE_MAX];
+  size_t full = (size_t)kernels->tile_columns, i;
+  memset(copy, 0, sizeof copy);
+  for (i = 0; accumulate && i < m; i++) memcpy(copy + i * full, c + i * ldc, n * sizeof(float));
+  kernels->tile(copy, full, a, b, full, m, k, accumulate);
+  for (i = 0; i < m; i++) memcpy(c + i * ldc, copy + i * full, n * sizeof(float));
+}
+
+/* One strip of A against one span of packed B */
+static void igpt__matmul_task(void *arg, size_t index, int worker)
+{
+  const igpt__product *p = (const igpt__product *)arg;
+  const igpt_kernels *kernels = p->math->kernels;
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
+  size_t row = index % p->strips * p->strip, first = index / p->strips * IGPT__SPAN;
+  size_t rows = igpt__min_size(p->m - row, p->strip);
+  size_t end = igpt__min_size(p->columns, first + IGPT__SPAN), i, j;
+  float *a = igpt__worker(p->math, worker);
+  int accumulate = p->accumulate || p->deep > 0;
+  kernels->pack(a, mr, p->a + row * p->a_row + p->deep * p->a_column, p->a_row, p->a_column, rows,
+                p->depth, p->math->round);
+  for (j = first; j < end; j += nr) {
+    const float *b = p->math->shared + j * p->depth;
+    for (i = 0; i < rows; i += mr) {
+      float *c = p->c + (row + i) * p->ldc + p->column + j;
+      size_t m = igpt__min_size(mr, rows - i);
+      if (end - j < nr)
+        igpt__tile_edge(kernels, c, p->ldc, a + i * p->depth, b, m, end - j, p->depth, accumulate);
+      else
+        kernels->tile(c, p->ldc, a + i * p->depth, b, nr, m, p->depth, accumulate);
+    }
+  }
+}
+
+static void igpt__matmul_thin_task(void *arg, size_t index, int worker)
+{
+  const igpt__product *p = (const igpt__product *)arg;
+  size_t first = index * IGPT__SPAN, count = igpt__min_size(p->n - first, IGPT__SPAN);
+  (void)worker;
+  p->math->kernels->thin(p->c + first, p->ldc, p->a, p->a_row, p->b + first, p->b_row, p->m, count,
+                         p->k, p->accumulate, p->math->round);
+}
+
+/* C (m,n) = A (m,k) B (k,n) [+ C]. Element (i,p) of A is a[i * a_row + p * a_column], likewise B; C is
+   row-major with ldc floats a row and overlaps neither. Every element of C is one chain of
+   multiply-adds with p ascending. */
+static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const float *a, size_t a_row,
+                         size_t a_column, const float *b, size_t b_row, size_t b_column, size_t m,
+                         size_t n, size_t k, int accumulate)
+{
+  igpt__product p;
+  size_t mr = (size_t)math->kernels->tile_rows, i;
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    for (i = 0; !accumulate && i < m; i++) memset(c + i * ldc, 0, n * sizeof(float));
+    return;
+  }
+  p.math = math;
+  p.c = c;
+  p.a = a;
+  p.b = b;
+  p.ldc = ldc;
+  p.a_row = a_row;
+  p.a_column = a_column;
+  p.b_row = b_row;
+  p.b_column = b_column;
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.accumulate = accumulate;
+  if (m <= IGPT__THIN && a_column == 1 && b_column == 1) {
+    igpt__run(&math->runner, igpt__matmul_thin_task, &p, igpt__divide_up(n, IGPT__SPAN));
+    return;
+  }
+  p.strip = IGPT__STRIP / mr * mr;
+  p.strips = igpt__divide_up(m, p.strip);
+  for (p.column = 0; p.column < n; p.column += p.columns) {
+    p.columns = igpt__min_size(n - p.column, IGPT__SLAB);
+    for (p.deep = 0; p.deep < k; p.deep += p.depth) {
+      size_t spans = igpt__divide_up(p.columns, IGPT__SPAN);
+      p.depth = igpt__min_size(k - p.deep, IGPT__DEPTH);
+      igpt__run(&math->runner, igpt__matmul_pack_task, &p, spans);
+      igpt__run(&math->runner, igpt__matmul_task, &p, spans * p.strips);
+    }
+  }
+}
+
+/* ==== 10. attention ==========================================================================
+
+   out_i = sum_j p_ij v_j,  p_ij = exp(s_ij) / sum_j' exp(s_ij'),  s_ij = q_i . k_j / sqrt(E), with
+   j <= i if causal. The T x T matrix of p is the only thing in a transformer that grows with T squared, so
+   it is never stored: keys are taken in blocks, and each row keeps the largest score so far, the sum of
+   exp(s - largest) and the weighted sum of values; when a later block raises the largest, the other two
+   are scaled down. The backward pass computes p again from the one number a row that the
+   forward pass keeps, log sum exp. Blocks that lie wholly above the diagonal are skipped. Work
+   is 4 T T E multiply-adds a head, half of it if causal; memory a few blocks a worker.
+   Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao and others:
+   "FlashAttention", NeurIPS 2022.
+
+   qkv is (B,T,3C): q, k and v side by side, head h in columns h * E of each third; out is (B,T,C).   */
+
+enum {
+  IGPT__QUERIES  = 192,           /* rows of a forward task, a multiple of every MR */
+  IGPT__KEYS     = 128,           /* of a block, a multiple of every tile's columns */
+  IGPT__BACK     = 96             /* rows taken at once in the backward pass */
+};
+
+typedef struct igpt__attention {
+  const igpt__math *math;
+  const float *qkv;
+  float *out, *lse;
+  const float *cache;
+  const float *gradient, *past;   /* backward: dout and out */
+  size_t B, T, H, E;
+  size_t blocks;                  /* of queries, a head */
+  size_t position;                /* decoding: keys 0..position are seen */
+  size_t head;                    /* of the map */
+  int causal;
+  float scale;                    /* 1 / sqrt(E) */
+} igpt__attention;
+
+static float *igpt__carve(float **scratch, size_t floats)
+{
+  float *piece = *scratch;
+  *scratch += igpt__size_round(floats, 16);
+  return piece;
+}
+
+static size_t igpt__least(size_t a, size_t b, size_t multiple)       /* rounded up */
+{
+  return igpt__size_round(igpt__min_size(a, b), multiple);
+}
+
+/* Floats a worker: the larger of the forward and the backward pass. */
+static size_t igpt__attention_worker(const igpt_kernels *kernels, size_t T, size_t E)
+{
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
+  size_t queries = igpt__least(T, IGPT__QUERIES, mr), keys = igpt__least(T, IGPT__KEYS, nr);
+  size_t wide = igpt__size_round(E, nr), forward, backward = 0;
+  forward = queries * E + keys * E + keys * wide + mr * keys * 2 + queries * wide + queries * 2;
+#ifndef IGPT_NO_TRAIN
+  {
+    size_t rows = igpt__least(T, IGPT__BACK, mr), tall = igpt__size_round(keys, mr);
+    backward = keys * E * 2 + keys * wide * 3 + rows * E * 2 + rows * wide * 2 + rows * keys * 2 +
+               rows * tall;
+    backward = igpt__size_add(backward, igpt__size_mul(T, igpt__size_add(wide, 1)));
+  }
+#endif
+  /* 16 floats for each of up to 14 pieces that igpt__carve rounds up */
+  return igpt__size_round(igpt__size_add(igpt__max_size(forward, backward), 14 * 16), 16);
+}
+
+static igpt__attention igpt__attention_of(const igpt__math *math, const float *qkv, size_t B,
+                                          size_t T, size_t H, size_t E, int causal)
+{
+  igpt__attention a;
+  memset(&a, 0, sizeof a);
+  a.math = math;
+  a.qkv = qkv;
+  a.B = B;
+  a.T = T;
+  a.H = H;
+  a.E = E;
+  a.causal = causal;
+  a.blocks = igpt__divide_up(T, IGPT__QUERIES);
+  a.scale = 1.0f / sqrtf((float)E);
+  return a;
+}
+
+/* c (m, panels of nr) = a b, where b's panels follow each other, depth rows each */
+static void igpt__tiles(const igpt_kernels *kernels, float *c, size_t ldc, const float *a,
+                        const float *b, size_t m, size_t n, size_t k, size_t depth, int accumulate)
+{
+  const size_t nr = (size_t)kernels->tile_columns;
+  size_t j;
+  for (j = 0; j < n; j += nr)
+    kernels->tile(c + j, ldc, a, b + j * depth, nr, m, k, accumulate);
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+/* What a row keeps between blocks of keys. */
+typedef struct igpt__row {
+  float most;                     /* the largest score */
+  float total;                    /* sum of exp(score - most) */
+} igpt__row;
+
+/* Scores s (n) of one more block become exp(score - most); what the row has so far, o (E) included,
+   is scaled to the new `most`. The full pass and the decoder both come here. */
+static void igpt__row_extend(igpt__row *row, const igpt_kernels *kernels, float *s, size_t n,
+                             float *o, size_t E, float scale, int first)
+{
+  float most = scale * kernels->max(s, n);
+  if (first) {
+    row->most = most;
+    row->total = 0;
+  } else if (most > row->most) {
+    float change = kernels->exp_sum(NULL, &row->most, 1.0f, most, 1);
+    kernels->scale(o, change, E);
+    row->total *= change;
+    row->most = most;
+  }
+  row->total += kernels->exp_sum(s, s, scale, row->most, n);
+}
+
+static void igpt__row_finish(const igpt__row *row, const igpt_kernels *kernels, float *out,
+                             const float *o, float *lse, size_t E)
+{
+  memcpy(out, o, E * sizeof(float));
+  kernels->scale(out, 1.0f / row->total, E);
+  if (lse) *lse = row->most + (float)log((double)row->total);
+}
+
+/* One block of queries of one head */
+static void igpt__attention_forward_task(void *arg, size_t index, int worker)
+{
+  const igpt__attention *a = (const igpt__attention *)arg;
+  const igpt_kernels *kernels = a->math->kernels;
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
+  const size_t E = a->E, T = a->T, C = a->H * E, wide = igpt__size_round(E, nr);
+  size_t block = a->blocks - 1 - index % a->blocks;        /* the longest first */
+  size_t head = index / a->blocks % a->H, picture = index / a->blocks / a->H;
+  size_t start = block * IGPT__QUERIES, rows = igpt__min_size(T - start, IGPT__QUERIES);
+  size_t end = a->causal ? start + rows : T, key, i, r;
+  const float *q = a->qkv + picture * T * 3 * C + head * E, *k = q + C, *v = k + C;
+  size_t deepest = igpt__least(T, IGPT__KEYS, nr), lds = deepest;
+  float *scratch = igpt__worker(a->math, worker);
+  float *packed_q = igpt__carve(&scratch, igpt__size_round(rows, mr) * E);
+  float *packed_k = igpt__carve(&scratch, deepest * E);
+  float *packed_v = igpt__carve(&scratch, deepest * wide);
+  float *scores = igpt__carve(&scratch, mr * lds);
+  float *packed_p = igpt__carve(&scratch, mr * deepest);
+  float *o = igpt__carve(&scratch, rows * wide);
+  igpt__row *state = (igpt__row *)(void *)igpt__carve(&scratch, rows * 2);
+  int round = a->math->round;
+
+  kernels->pack(packed_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, round);
+  for (key = 0; key < end; key += IGPT__KEYS) {
+    size_t keys = igpt__min_size(end - key, IGPT__KEYS);
+    kernels->pack(packed_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, round);
+    kernels->pack(packed_v, nr, v + key * 3 * C, 1, 3 * C, E, keys, round);
+    for (i = 0; i < rows; i += mr) {
+      size_t m = igpt__min_size(mr, rows - i), seen = keys;
+      if (a->causal) {
+        size_t last = start + i + m;                       /* keys that its last row sees */
+        if (last <= key) continue;
+        seen = igpt__min_size(keys, last - key);
+      }
+      igpt__tiles(kernels, scores, lds, packed_q + i * E, packed_k, m, seen, E, E, 0);
+      for (r = 0; r < m; r++) {
+        size_t last = start + i + r + 1, n = seen;
+        float *s = scores + r * lds;
+        if (a->causal) n = last <= key ? 0 : igpt__min_size(seen, last - key);
+        if (n)
+          igpt__row_extend(state + i + r, kernels, s, n, o + (i + r) * wide, E, a->scale, key == 0);
+        memset(s + n, 0, (seen - n) * sizeof(float));
+      }
+      kernels->pack(packed_p, mr, scores, lds, 1, m, seen, round);
+      igpt__tiles(kernels, o + i * wide, wide, packed_p, packed_v, m, E, seen, keys, key > 0);
+    }
+  }
+  for (r = 0; r < rows; r++) {
+    size_t row = start + r;
+    igpt__row_finish(state + r, kernels, a->out + (picture * T + row) * C + head * E, o + r * wide,
+                     a->lse ? a->lse + (picture * a->H + head) * T + row : NULL, E);
+  }
+}
+
+/* out (B,T,C); lse (B,H,T), the log of each row's sum of exp, may be null. */
+static void igpt__attention_forward(const igpt__math *math, float *out, float *lse, const float *qkv,
+                                    size_t B, size_t T, size_t H, size_t E, int causal)
+{
+  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
+  a.out = out;
+  a.lse = lse;
+  igpt__run(&math->runner, igpt__attention_forward_task, &a, B * H * a.blocks);
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+#ifndef IGPT_NO_TRAIN
+
+/* One head of one picture. With P (T,T) as above, D_i = dout_i . out_i and everything a matrix:
+     out = P V                       dV = P^T dout,   dP = dout V^T
+     P = softmax(Q K^T / sqrt(E))    dS = P * (dP - D) / sqrt(E)
+     S = Q K^T                       dQ = dS K,       dK = dS^T Q
+   in blocks of IGPT__BACK queries by IGPT__KEYS keys: dK and dV are complete after all queries
+   of a block of keys, dQ after all blocks. */
+static void igpt__attention_backward_task(void *arg, size_t index, int worker)
+{
+  const igpt__attention *a = (const igpt__attention *)arg;
+  const igpt_kernels *kernels = a->math->kernels;
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
+  const size_t E = a->E, T = a->T, C = a->H * E, wide = igpt__size_round(E, nr);
+  size_t head = index % a->H, picture = index / a->H, key, start, i, r;
+  const float *q = a->qkv + picture * T * 3 * C + head * E, *k = q + C, *v = k + C;
+  const float *dout = a->gradient + picture * T * C + head * E;
+  const float *out = a->past + picture * T * C + head * E;
+  const float *lse = a->lse + (picture * a->H + head) * T;
+  float *dq_out = a->out + picture * T * 3 * C + head * E;
+  size_t lds = igpt__least(T, IGPT__KEYS, nr), most = igpt__least(T, IGPT__BACK, mr);
+  float *scratch = igpt__worker(a->math, worker);
+  float *lanes_k = igpt__carve(&scratch, lds * E), *lanes_v = igpt__carve(&scratch, lds * E);
+  float *packed_k = igpt__carve(&scratch, lds * wide);
+  float *dk = igpt__carve(&scratch, lds * wide), *dv = igpt__carve(&scratch, lds * wide);
+  float *rows_q = igpt__carve(&scratch, most * E), *rows_d = igpt__carve(&scratch, most * E);
+  float *packed_q = igpt__carve(&scratch, most * wide), *packed_d = igpt__carve(&scratch, most * wide);
+  float *p = igpt__carve(&scratch, most * lds), *ds = igpt__carve(&scratch, most * lds);
+  float *packed_p = igpt__carve(&scratch, most * igpt__size_round(lds, mr));
+  float *dq = igpt__carve(&scratch, T * wide), *D = igpt__carve(&scratch, T);
+  int round = a->math->round;
+
+  for (i = 0; i < T; i++) D[i] = kernels->dot(dout + i * C, out + i * C, E);
+  for (key = 0; key < T; key += IGPT__KEYS) {
+    size_t keys = igpt__min_size(T - key, IGPT__KEYS), first = a->causal ? key : 0;
+    kernels->pack(lanes_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, round);
+    kernels->pack(lanes_v, nr, v + key * 3 * C, 3 * C, 1, keys, E, round);
+    kernels->pack(packed_k, nr, k + key * 3 * C, 1, 3 * C, E, keys, round);
+    memset(dk, 0, keys * wide * sizeof(float));
+    memset(dv, 0, keys * wide * sizeof(float));
+    for (start = first; start < T; start += IGPT__BACK) {
+      size_t rows = igpt__min_size(T - start, IGPT__BACK), seen = keys;
+      if (a->causal) seen = igpt__min_size(keys, start + rows - key);
+      kernels->pack(rows_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, round);
+      kernels->pack(rows_d, mr, dout + start * C, C, 1, rows, E, round);
+      kernels->pack(packed_q, nr, q + start * 3 * C, 1, 3 * C, E, rows, round);
+      kernels->pack(packed_d, nr, dout + start * C, 1, C, E, rows, round);
+      for (i = 0; i < rows; i += mr) {
+        size_t m = igpt__min_size(mr, rows - i);
+        igpt__tiles(kernels, p + i * lds, lds, rows_q + i * E, lanes_k, m, seen, E, E, 0);
+        igpt__tiles(kernels, ds + i * lds, lds, rows_d + i * E, lanes_v, m, seen, E, E, 0);
+      }
+      for (r = 0; r < rows; r++) {
+        size_t row = start + r, n = a->causal ? igpt__min_size(seen, row + 1 - key) : seen;
+        float *pr = p + r * lds, *dsr = ds + r * lds;
+        kernels->exp_sum(pr, pr, a->scale, lse[row], n);
+        kernels->softmax_backward(dsr, pr, D[row], a->scale, n);
+        memset(pr + n, 0, (seen - n) * sizeof(float));
+        memset(dsr + n, 0, (seen - n) * sizeof(float));
+      }
+      kernels->pack(packed_p, mr, p, 1, lds, seen, rows, round);
+      for (i = 0; i < seen; i += mr)
+        igpt__tiles(kernels, dv + i * wide, wide, packed_p + i * rows, packed_d,
+                    igpt__min_size(mr, seen - i), E, rows, rows, 1);
+      kernels->pack(packed_p, mr, ds, 1, lds, seen, rows, round);
+      for (i = 0; i < seen; i += mr)
+        igpt__tiles(kernels, dk + i * wide, wide, packed_p + i * rows, packed_q,
+                    igpt__min_size(mr, seen - i), E, rows, rows, 1);
+      kernels->pack(packed_p, mr, ds, lds, 1, rows, seen, round);
+      for (i = 0; i < rows; i += mr)
+        igpt__tiles(kernels, dq + (start + i) * wide, wide, packed_p + i * seen, packed_k,
+                    igpt__min_size(mr, rows - i), E, seen, keys, key > 0);
+    }
+    for (i = 0; i < keys; i++) {
+      memcpy(dq_out + (key + i) * 3 * C + C, dk + i * wide, E * sizeof(float));
+      memcpy(dq_out + (key + i) * 3 * C + 2 * C, dv + i * wide, E * sizeof(float));
+    }
+  }
+  for (i = 0; i < T; i++) memcpy(dq_out + i * 3 * C, dq + i * wide, E * sizeof(float));
+}
+
+/* dqkv (B,T,3C) is overwritten; dout and out are (B,T,C), lse is what the forward pass left. */
+static void igpt__attention_backward(const igpt__math *math, float *dqkv, const float *dout,
+                                     const float *out, const float *qkv, const float *lse, size_t B,
+                                     size_t T, size_t H, size_t E, int causal)
+{
+  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
+  a.out = dqkv;
+  a.gradient = dout;
+  a.past = out;
+  a.lse = (float *)lse;
+  igpt__run(&math->runner, igpt__attention_backward_task, &a, B * H);
+}
+
+#endif /* IGPT_NO_TRAIN */
+
+/* ---- the map ---------------------------------------------------------------------------------- */
+
+/* Rows of p themselves, for one block of queries of the chosen head */
+static void igpt__attention_map_task(void *arg, size_t index, int worker)
+{
+  const igpt__attention *a = (const igpt__attention *)arg;
+  const igpt_kernels *kernels = a->math->kernels;
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
+  const size_t E = a->E, T = a->T, C = a->H * E;
+  size_t picture = index / a->blocks, start = index % a->blocks * IGPT__QUERIES;
+  size_t rows = igpt__min_size(T - start, IGPT__QUERIES), key, i, r;
+  const float *q = a->qkv + picture * T * 3 * C + a->head * E, *k = q + C;
+  float *map = a->out + (picture * T + start) * T;
+  size_t lds = igpt__least(T, IGPT__KEYS, nr);
+  float *scratch = igpt__worker(a->math, worker);
+  float *packed_q = igpt__carve(&scratch, igpt__size_round(rows, mr) * E);
+  float *packed_k = igpt__carve(&scratch, lds * E);
+  float *scores = igpt__carve(&scratch, mr * lds);
+  kernels->pack(packed_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, a->math->round);
+  for (key = 0; key < T; key += IGPT__KEYS) {
+    size_t keys = igpt__min_size(T - key, IGPT__KEYS);
+    kernels->pack(packed_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, a->math->round);
+    for (i = 0; i < rows; i += mr) {
+      size_t m = igpt__min_size(mr, rows - i);
+      igpt__tiles(kernels, scores, lds, packed_q + i * E, packed_k, m, keys, E, E, 0);
+      for (r = 0; r < m; r++)
+        memcpy(map + (i + r) * T + key, scores + r * lds, keys * sizeof(float));
+    }
+  }
+  for (r = 0; r < rows; r++) {
+    size_t n = a->causal ? start + r + 1 : T;
+    float *row = map + r * T, most = a->scale * kernels->max(row, n);
+    float total = kernels->exp_sum(row, row, a->scale, most, n);
+    kernels->scale(row, 1.0f / total, n);
+    memset(row + n, 0, (T - n) * sizeof(float));
+  }
+}
+
+/* map (B,T,T): the probabilities p of one head */
+static void igpt__attention_map(const igpt__math *math, float *map, const float *qkv, size_t B,
+                                size_t T, size_t H, size_t E, int causal, size_t head)
+{
+  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
+  a.out = map;
+  a.head = head;
+  igpt__run(&math->runner, igpt__attention_map_task, &a, B * a.blocks);
+}
+
+/* ---- decoding with a cache --------------------------------------------------------------------
+
+   A picture that grows pixel by pixel needs the keys and values of all earlier pixels again at every
+   step: the cache keeps them, for each head keys (E, T rounded up) and then values (T, E rounded up), so
+   that both products of a single query run along memory. Chains, blocks of keys and softmax are
+   those of the full pass: so are the bits.                                                        */
+
+/* Floats of one picture in one layer */
+static size_t igpt__cache_floats(const igpt_kernels *kernels, size_t T, size_t H, size_t E)
+{
+  size_t keys = igpt__size_mul(E, igpt__size_round(T, 16));
+  size_t values = igpt__size_mul(T, igpt__size_round(E, 16));
+  (void)kernels;
+  return igpt__size_round(igpt__size_mul(H, igpt__size_add(keys, values)), 16);
+}
+
+/* Keys and values of n new positions, first .. first + n - 1, of qkv (B,n,3C), into the cache. */
+static void igpt__cache_store(const igpt__math *math, float *cache, const float *qkv, size_t B,
+                              size_t n, size_t first, size_t T, size_t H, size_t E)
+{
+  const size_t C = H * E, tall = igpt__size_round(T, 16), wide = igpt__size_round(E, 16);
+  const size_t picture_floats = igpt__cache_floats(math->kernels, T, H, E);
+  size_t picture, head, i, e;
+  for (picture = 0; picture < B; picture++)
+    for (head = 0; head < H; head++) {
+      float *keys = cache + picture * picture_floats + head * (E * tall + T * wide);
+      float *values = keys + E * tall;
+      const float *k = qkv + picture * n * 3 * C + C + head * E, *v = k + C;
+      for (i = 0; i < n; i++) {
+        for (e = 0; e < E; e++) keys[e * tall + first + i] = k[i * 3 * C + e];
+        memcpy(values + (first + i) * wide, v + i * 3 * C, E * sizeof(float));
+      }
+    }
+}
+
+/* One head of one picture */
+static void igpt__attention_decode_task(void *arg, size_t index, int worker)
+{
+  const igpt__attention *a = (const igpt__attention *)arg;
+  const igpt_kernels *kernels = a->math->kernels;
+  const size_t E = a->E, T = a->T, C = a->H * E, n = a->position + 1;
+  const size_t tall = igpt__size_round(T, 16), wide = igpt__size_round(E, 16);
+  size_t head = index % a->H, picture = index / a->H, key;
+  const float *q = a->qkv + picture * 3 * C + head * E;
+  const float *keys = a->cache + picture * igpt__cache_floats(kernels, T, a->H, E) +
+                      head * (E * tall + T * wide);
+  const float *values = keys + E * tall;
+  float *scratch = igpt__worker(a->math, worker);
+  float *scores = igpt__carve(&scratch, IGPT__KEYS), *o = igpt__carve(&scratch, E);
+  igpt__row row;
+  row.most = row.total = 0;
+  for (key = 0; key < n; key += IGPT__KEYS) {
+    size_t seen = igpt__min_size(n - key, IGPT__KEYS);
+    kernels->thin(scores, seen, q, E, keys + key, tall, 1, seen, E, 0, a->math->round);
+    igpt__row_extend(&row, kernels, scores, seen, o, E, a->scale, key == 0);
+    kernels->thin(o, E, scores, seen, values + key * wide, wide, 1, E, seen, key > 0,
+                  a->math->round);
+  }
+  igpt__row_finish(&row, kernels, a->out + picture * C + head * E, o, NULL, E);
+}
+
+/* out (B,C) of position `position`, whose qkv (B,3C) is given and whose key and value the cache has
+   already. Equal to row `position` of the causal forward pass, bit for bit. */
+static void igpt__attention_decode(const igpt__math *math, float *out, const float *qkv,
+                                   const float *cache, size_t B, size_t position, size_t T, size_t H,
+                                   size_t E)
+{
+  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, 1);
+  a.out = out;
+  a.cache = cache;
+  a.position = position;
+  igpt__run(&math->runner, igpt__attention_decode_task, &a, B * H);
+}
+
+/* ==== 11. the network ========================================================================
+
+   A picture is a row of T tokens, and the network turns each position into a guess about one of
+   them. Every position has a vector of width C, its place on the "residual stream" x. The stream
+   begins as the sum of what is seen (a row of wte) and where (a row of wpe); L blocks each add two
+   corrections to it; a last norm and one matrix turn it into logits over the V colours.
+
+     embed   AR:    x[0] = sos + wpe[0],  x[i] = wte[token[i-1]] + wpe[i]      (shifted by one)
+             BERT:  x[i] = (hidden[i] ? 0 : wte[token[i]]) + wpe[i]
+     block   a = norm(x; ln_1)      q|k|v = a c_attn      x = x + attention(q, k, v) c_proj
+             a = norm(x; ln_2)      f = a c_fc            x = x + gelu(f) m_proj
+     head    f = norm(x; ln_f)      logits = f lm_head^T  classes = mean over i of f[i] score^T
+
+   In a block only attention moves information between positions; the second half (the MLP) thinks
+   about each position alone. AR positions attend to themselves and those before, so that logits[i]
+   sees tokens 0..i-1 only; BERT positions attend everywhere, and the hidden ones have to be
+   guessed.
+
+   Where paper and official code differ we follow the code: "layer norm" has no mean and no bias,
+   GELU is x sigmoid(1.702 x), no matrix has a bias, a BERT model hides a pixel by zeroing its wte
+   row, and the output matrix starts at zero, so that the first loss is exactly ln V.
+
+   A training pass costs about 6 FLOPs a parameter and token; two thirds of it are the backward
+   pass, each step of which stands right below the forward step that it differentiates. Chen et al.:
+   "Generative Pretraining from Pixels", ICML 2020.                                               */
+
+/* ---- the tensors ---------------------------------------------------------------------------- */
+
+/* ONE list of all that is learned: field, name in files, rows, columns (0: it is a vector),
+   standard deviation of the initial values (-1: all ones), 1 where weight decay applies. Letters as
+   in part 2; S is 1 in AR models: the start vector is the last row of wte. Tensors of the whole
+   model ... */
+#define IGPT__HEAD_TENSORS(X)                                                                     \
+  X(wte,     "transformer.wte.weight",  V + S, C, 0.02, 0)                                        \
+  X(wpe,     "transformer.wpe.weight",  T,     C, 0.01, 0)                                        \
+  X(ln_f,    "transformer.ln_f.weight", C,     0, -1.0, 0)                                        \
+  X(lm_head, "lm_head.weight",          V,     C, 0.0,  1)                                        \
+  X(score,   "score.weight",            K,     C, 0.0,  1)
+
+/* ... (score only where there are classes), and of each block, "transformer.h.<block>.<name>",
+   whose matrices are (in, out). Depth enters once: attn.c_proj shrinks with it. */
+#define IGPT__BLOCK_TENSORS(X)                                                                    \
+  X(ln_1,   "ln_1.weight",        C,     0,     -1.0,                      0)                     \
+  X(c_attn, "attn.c_attn.weight", C,     3 * C, 1 / sqrt((double)C),       1)                     \
+  X(c_proj, "attn.c_proj.weight", C,     C,     1 / sqrt((double)C * (double)L), 1)               \
+  X(ln_2,   "ln_2.weight",        C,     0,     -1.0,                      0)                     \
+  X(c_fc,   "mlp.c_fc.weight",    C,     4 * C, 0.02,                      1)                     \
+  X(m_proj, "mlp.c_proj.weight",  4 * C, C,     0.02,                      1)
+
+enum {
+#define IGPT__COUNT_ONE(field, name, rows, columns, deviation, decay) +1
+  IGPT__HEAD_COUNT = 0 IGPT__HEAD_TENSORS(IGPT__COUNT_ONE),
+  IGPT__BLOCK_COUNT = 0 IGPT__BLOCK_TENSORS(IGPT__COUNT_ONE)
+#undef IGPT__COUNT_ONE
+};
+
+/* The list as pointers: one such set for the weights, one for their gradients. */
+typedef struct igpt__block_tensors {
+#define IGPT__FIELD(field, name, rows, columns, deviation, decay) float *field;
+  IGPT__BLOCK_TENSORS(IGPT__FIELD)
+} igpt__block_tensors;
+typedef struct igpt__tensors {
+  IGPT__HEAD_TENSORS(IGPT__FIELD)
+#undef IGPT__FIELD
+  igpt__block_tensors *block;     /* (L) */
+} igpt__tensors;
+
+/* The list as data: what a configuration makes of it. */
+typedef struct igpt__spec {
+  const char *name;
+  size_t rows, columns, count;
+  size_t offset;                  /* scalars before it: in the model, or in its block */
+  double deviation;
+  int    decay;
+} igpt__spec;
+typedef struct igpt__specs {
+  igpt__spec head[IGPT__HEAD_COUNT], block[IGPT__BLOCK_COUNT];
+  int    head_count;              /* without score: one less */
+  size_t head_scalars;            /* in all head tensors */
+  size_t block_scalars;           /* in the tensors of one block */
+  size_t scalars;                 /* in all; SIZE_MAX: too many */
+} igpt__specs;
+
+static size_t igpt__positions(const igpt_config *config)
+{
+  return igpt__size_mul((size_t)config->rows, (size_t)config->columns);
+}
+
+static void igpt__specs_make(igpt__specs *specs, const igpt_config *config)
+{
+  const size_t C = (size_t)config->width, V = (size_t)config->vocabulary;
+  const size_t L = (size_t)config->layers, K = (size_t)config->classes;
+  const size_t T = igpt__positions(config), S = config->objective == IGPT_AR ? 1 : 0;
+  igpt__spec *spec = specs->head;
+  size_t at = 0;
+  int i;
+#define IGPT__SPEC(field, text, r, c, d, w)                                                       \
+  spec->name = text; spec->rows = r; spec->columns = c; spec->deviation = d; spec->decay = w;     \
+  spec++;
+  IGPT__HEAD_TENSORS(IGPT__SPEC)
+  spec = specs->block;
+  IGPT__BLOCK_TENSORS(IGPT__SPEC)
+#undef IGPT__SPEC
+  specs->head_count = K ? IGPT__HEAD_COUNT : IGPT__HEAD_COUNT - 1;
+  for (i = 0; i < IGPT__HEAD_COUNT; i++) {   /* score has no rows where there are no classes */
+    spec = &specs->head[i];
+    spec->count = igpt__size_mul(spec->rows, spec->columns ? spec->columns : 1);
+    spec->offset = at;
+    at = igpt__size_add(at, spec->count);
+  }
+  specs->head_scalars = at;
+  for (at = 0, i = 0; i < IGPT__BLOCK_COUNT; i++) {
+    spec = &specs->block[i];
+    spec->count = igpt__size_mul(spec->rows, spec->columns ? spec->columns : 1);
+    spec->offset = at;
+    at = igpt__size_add(at, spec->count);
+  }
+  specs->block_scalars = at;
+  specs->scalars = igpt__size_add(specs->head_scalars, igpt__size_mul(L, at));
+}
+
+/* Points the fields of a set (whose block array exists) into one run of scalars. */
+static void igpt__tensors_place(igpt__tensors *tensors, float *scalars, const igpt_config *config)
+{
+  igpt__specs specs;
+  const igpt__spec *spec;
+  int l;
+  igpt__specs_make(&specs, config);
+  spec = specs.head;
+#define IGPT__PLACE(field, name, rows, columns, deviation, decay)                                 \
+  tensors->field = scalars + spec->offset; spec++;
+  IGPT__HEAD_TENSORS(IGPT__PLACE)
+#undef IGPT__PLACE
+  if (!config->classes) tensors->score = NULL;
+  for (l = 0; l < config->layers; l++) {
+    igpt__block_tensors *block = &tensors->block[l];
+    float *base = scalars + specs.head_scalars + (size_t)l * specs.block_scalars;
+    spec = specs.block;
+#define IGPT__PLACE(field, name, rows, columns, deviation, decay)                                 \
+    block->field = base + spec->offset; spec++;
+    IGPT__BLOCK_TENSORS(IGPT__PLACE)
+#undef IGPT__PLACE
+  }
+}
+
+/* ---- configurations ------------------------------------------------------------------------- */
+
+igpt_result igpt_config_preset(igpt_config *out, const char *name)
+{
+  static const struct { const char *name; int layers, heads, width, side; } presets[] = {
+    { "S", 24, 8, 512, 0 }, { "M", 36, 8, 1024, 0 }, { "L", 48, 16, 1536, 0 },
+    { "XL", 60, 24, 3072, 64 },
+    { "tiny", 4, 2, 64, 0 }, { "small-cpu", 8, 4, 128, 0 }, { "medium-cpu", 12, 8, 256, 0 }
+  };
+  size_t i;
+  if (!out || !name) return IGPT_BAD_ARGUMENT;
+  for (i = 0; i < IGPT__COUNT(presets); i++)
+    if (strcmp(presets[i].name, name) == 0) {
+      out->layers = presets[i].layers;
+      out->heads = presets[i].heads;
+      out->width = presets[i].width;
+      if (presets[i].side) out->rows = out->columns = presets[i].side;
+      return IGPT_OK;
+    }
+  return IGPT_BAD_ARGUMENT;
+}
+
+igpt_result igpt_config_resolve(igpt_config *config, const igpt_log *log)
+{
+  static const char *const names[] = { "layers", "heads", "width", "rows", "columns",
+                                       "vocabulary", "classes" };
+  const int most[] = { 4096, 4096, 1 << 20, 1 << 15, 1 << 15, 65535, 1 << 20 };
+  igpt__specs specs;
+  int *field[7], i;
+  if (!config) return igpt__fail(log, IGPT_BAD_ARGUMENT, "config is null");
+  field[0] = &config->layers;
+  field[1] = &config->heads;
+  field[2] = &config->width;
+  field[3] = &config->rows;
+  field[4] = &config->columns;
+  field[5] = &config->vocabulary;
+  field[6] = &config->classes;
+  for (i = 0; i < 7; i++)
+    if (*field[i] < 0 || *field[i] > most[i])
+      return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.%s is %d, and must be 0..%d", names[i],
+                        *field[i], most[i]);
+  if (config->objective != IGPT_AR && config->objective != IGPT_BERT)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                      "config.objective is %d, and must be 0 (AR) or 1 (BERT)",
+                      (int)config->objective);
+  if (!(config->norm_epsilon >= 0 && config->norm_epsilon < 1))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.norm_epsilon is %g, and must be in [0, 1)",
+                      (double)config->norm_epsilon);
+  if (!config->layers) config->layers = 8;
+  if (!config->width) config->width = 128;
+  if (!config->heads) config->heads = config->width < 64 ? 1 : config->width / 32;
+  if (!config->rows) config->rows = 32;
+  if (!config->columns) config->columns = config->rows;
+  if (!config->vocabulary) config->vocabulary = 512;
+  if (config->norm_epsilon == 0) config->norm_epsilon = 1e-5f;
+  if (config->width % config->heads)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.heads is %d, which does not divide width %d",
+                      config->heads, config->width);
+  igpt__specs_make(&specs, config);
+  if (specs.scalars > SIZE_MAX / sizeof(float))
+    return igpt__fail(log, IGPT_TOO_LARGE, "%d layers of width %d do not fit in size_t",
+                      config->layers, config->width);
+  return IGPT_OK;
+}
+
+/* ---- the model ------------------------------------------------------------------------------ */
+
+struct igpt_model {
+  igpt_config    config;          /* resolved */
+  igpt__specs    specs;
+  igpt__tensors  weights;
+  float         *scalars;         /* all weights in one run, in the order of igpt_model_tensor_at */
+  igpt_palette   palette;         /* colours is 0 if there is none */
+  uint64_t       step;            /* optimiser steps behind these weights */
+  igpt_allocator allocator;
+  igpt_log       log;
+  igpt__block    memory;
+};
+
+static igpt_model *igpt__model_layout(igpt__arena *arena, const igpt_config *config)
+{
+  igpt__specs specs;
+  igpt_model *model = (igpt_model *)igpt__take(arena, 1, sizeof *model);
+  igpt__block_tensors *block = (igpt__block_tensors *)
+    igpt__take(arena, (size_t)config->layers, sizeof *block);
+  float *scalars;
+  igpt__specs_make(&specs, config);
+  scalars = igpt__take_floats(arena, specs.scalars);
+  if (!scalars) return NULL;
+  memset(model, 0, sizeof *model);
+  model->config = *config;
+  model->specs = specs;
+  model->scalars = scalars;
+  model->weights.block = block;
+  igpt__tensors_place(&model->weights, scalars, config);
+  return model;
+}
+
+igpt_result igpt_model_bytes(size_t *bytes, const igpt_model_desc *desc)
+{
+  igpt_config config;
+  igpt__arena arena = { NULL, 0 };
+  igpt_result result;
+  if (!bytes || !desc) return IGPT_BAD_ARGUMENT;
+  config = desc->config;
+  result = igpt_config_resolve(&config, &desc->log);
+  if (result) return result;
+  igpt__model_layout(&arena, &config);
+  *bytes = igpt__with_alignment(arena.used);
+  return *bytes == SIZE_MAX ? IGPT_TOO_LARGE : IGPT_OK;
+}
+
+/* A model whose scalars are not set yet. */
+static igpt_result igpt__model_open(igpt_model **out, const igpt_model_desc *desc)
+{
+  igpt_config config = desc->config;
+  igpt_allocator allocator = desc->allocator;
+  igpt__arena arena = { NULL, 0 };
+  igpt__block memory;
+  igpt_result result;
+  *out = NULL;
+  result = igpt_config_resolve(&config, &desc->log);
+  if (!result) result = igpt__allocator_resolve(&allocator, &desc->log);
+  if (result) return result;
+  igpt__model_layout(&arena, &config);
+  result = igpt__block_open(&memory, igpt__with_alignment(arena.used), desc->memory,
+                            desc->memory_bytes, &allocator, &desc->log);
+  if (result) return result;
+  arena.base = memory.aligned;
+  arena.used = 0;
+  *out = igpt__model_layout(&arena, &config);
+  (*out)->memory = memory;
+  (*out)->allocator = allocator;
+  (*out)->log = desc->log;
+  return IGPT_OK;
+}
+
+/* Two pairs of deviates from every four random words: the values of one tensor. */
+static void igpt__fill_normal(float *to, size_t count, double deviation, uint64_t seed,
+                              uint64_t stream)
+{
+  size_t i, j;
+  for (i = 0; i < count; i += 4) {
+    uint32_t bits[4];
+    float four[4];
+    igpt__philox(bits, i / 4, stream, seed);
+    igpt__normal_pair(four, bits[0], bits[1]);
+    igpt__normal_pair(four + 2, bits[2], bits[3]);
+    for (j = 0; j < 4 && i + j < count; j++) to[i + j] = (float)(deviation * (double)four[j]);
+  }
+}
+
+igpt_result igpt_model_create(igpt_model **out, const igpt_model_desc *desc)
+{
+  igpt_model_desc zero;
+  igpt_model *model;
+  igpt_result result;
+  size_t index, i;
+  if (!out) return IGPT_BAD_ARGUMENT;
+  memset(&zero, 0, sizeof zero);
+  if (!desc) desc = &zero;
+  result = igpt__model_open(out, desc);
+  if (result) return result;
+  model = *out;
+  for (index = 0; index < igpt_model_tensors(model); index++) {
+    const size_t heads = (size_t)model->specs.head_count;
+    const igpt__spec *spec = index < heads
+      ? &model->specs.head[index] : &model->specs.block[(index - heads) % IGPT__BLOCK_COUNT];
+    igpt_tensor tensor;
+    igpt_model_tensor_at(model, &tensor, index);
+    if (spec->deviation > 0)
+      igpt__fill_normal(tensor.data, tensor.count, spec->deviation, desc->seed, index);
+    else
+      for (i = 0; i < tensor.count; i++) tensor.data[i] = spec->deviation < 0 ? 1.0f : 0.0f;
+  }
+  return IGPT_OK;
+}
+
+void igpt_model_destroy(igpt_model *model)
+{
+  if (model) {
+    igpt__block memory = model->memory;
+    igpt_allocator allocator = model->allocator;
+    igpt__block_close(&memory, &allocator);
+  }
+}
+
+const igpt_config *igpt_model_config(const igpt_model *model)
+{
+  return model ? &model->config : NULL;
+}
+
+const igpt_palette *igpt_model_palette(const igpt_model *model)
+{
+  return model && model->palette.colours ? &model->palette : NULL;
+}
+
+igpt_result igpt_model_set_palette(igpt_model *model, const igpt_palette *palette)
+{
+  if (!model || !palette) return IGPT_BAD_ARGUMENT;
+  if (palette->colours != model->config.vocabulary || palette->colours > IGPT_PALETTE_MAX)
+    return igpt__fail(&model->log, IGPT_MISMATCH,
+                      "palette \"%s\" has %d colours, and the model's vocabulary is %d",
+                      palette->name, palette->colours, model->config.vocabulary);
+  model->palette = *palette;
+  return IGPT_OK;
+}
+
+size_t igpt_model_parameters(const igpt_model *model) { return model ? model->specs.scalars : 0; }
+
+size_t igpt_model_tensors(const igpt_model *model)
+{
+  if (!model) return 0;
+  return (size_t)model->specs.head_count + (size_t)model->config.layers * IGPT__BLOCK_COUNT;
+}
+
+/* Tensor `index` of a set laid out from `scalars`. */
+static igpt_result igpt__tensor_at(const igpt_model *model, float *scalars, igpt_tensor *out,
+                                   size_t index)
+{
+  const igpt__specs *specs;
+  const igpt__spec *spec;
+  const size_t capacity = sizeof out->name;
+  size_t used = 0;
+  if (!model || !out || index >= igpt_model_tensors(model)) return IGPT_BAD_ARGUMENT;
+  specs = &model->specs;
+  if (index < (size_t)specs->head_count) {
+    spec = &specs->head[index];
+    out->data = scalars + spec->offset;
+  } else {
+    size_t block;
+    index -= (size_t)specs->head_count;
+    block = index / IGPT__BLOCK_COUNT;
+    spec = &specs->block[index % IGPT__BLOCK_COUNT];
+    out->data = scalars + specs->head_scalars + block * specs->block_scalars + spec->offset;
+    used = igpt__put_text(out->name, capacity, used, "transformer.h.");
+    used = igpt__put_integer(out->name, capacity, used, block);
+    used = igpt__put_text(out->name, capacity, used, ".");
+  }
+  igpt__put_text(out->name, capacity, used, spec->name);
+  out->rank = spec->columns ? 2 : 1;
+  out->shape[0] = spec->rows;
+  out->shape[1] = spec->columns ? spec->columns : 1;
+  out->count = spec->count;
+  return IGPT_OK;
+}
+
+igpt_result igpt_model_tensor_at(const igpt_model *model, igpt_tensor *out, size_t index)
+{
+  return model ? igpt__tensor_at(model, model->scalars, out, index) : IGPT_BAD_ARGUMENT;
+}
+
+igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out, const char *name)
+{
+  igpt_tensor tensor;
+  size_t i;
+  if (!model || !out || !name) return IGPT_BAD_ARGUMENT;
+  for (i = 0; i < igpt_model_tensors(model); i++) {
+    igpt_model_tensor_at(model, &tensor, i);
+    if (strcmp(tensor.name, name) == 0) {
+      *out = tensor;
+      return IGPT_OK;
+    }
+  }
+  return igpt__fail(&model->log, IGPT_BAD_ARGUMENT, "the model has no tensor \"%s\"", name);
+}
+
+/* ---- the session ---------------------------------------------------------------------------- */
+
+enum {
+  IGPT__ROWS = 64,                /* rows (positions) in one task of row-wise work */
+  IGPT__FLAT = 16384,             /* scalars in one task of element-wise work */
+  IGPT__LOGIT_ROWS = 512          /* rows whose logits exist at one time */
+};
+
+/* What a block leaves behind for its backward. Passes without a backward use the first set for all
+   blocks, with middle = x and no lse. */
+typedef struct igpt__activations {
+  float *x;                       /* (R,C)   the stream that enters the block */
+  float *r_1;                     /* (R)     1 / rms of it */
+  float *qkv;                     /* (R,3C) */
+  float *attended;                /* (R,C)   what the heads took, side by side */
+  float *lse;                     /* (B,H,T) log of each attention row's sum */
+  float *middle;                  /* (R,C)   the stream between the two halves */
+  float *r_2;                     /* (R) */
+  float *f;                       /* (R,4C)  before GELU */
+} igpt__activations;
+
+struct igpt_session {
+  const igpt_model *model;
+  igpt_session_desc desc;         /* resolved */
+  size_t B, T, C, V, H, L, K, R;  /* as in part 2; R = B T rows */
+  igpt__math     math;
+  igpt__activations *layer;       /* (L + 1), the last with x alone; without training just (1) */
+  float         *normed;          /* (R,C)   what a norm gave */
+  float         *wide;            /* (R,4C)  GELU's result; gradients of f and of qkv */
+  float         *logits;          /* (LOGIT_ROWS,V) */
+  float         *nats;            /* (R)     loss of every position */
+  float         *pooled;          /* (B,C)   mean of the normed stream */
+  float         *classes;         /* (B,K) */
+  uint16_t      *draft;           /* (R)     tokens that igpt_fill considers */
+  uint8_t       *hidden;          /* (R)     positions that igpt_fill has not filled */
+  float         *cache;           /* (L,B) caches of part 10; null: none */
+  size_t         cache_floats;    /* of one picture in one layer */
+  size_t         decode_count;    /* pictures being decoded; 0: igpt_decode_begin was not called */
+  size_t         decode_position; /* whose logits come next */
+  int            decode_started;  /* the next call brings the tokens of the position before */
+  uint16_t      *decode_tokens;   /* (B)     chosen at the position before */
+#ifndef IGPT_NO_TRAIN
+  igpt__tensors  gradients;
+  float         *gradient;        /* (P)     all of them, summed over pictures */
+  float         *moment1, *moment2;   /* (P) each, Adam's */
+  double        *partial;         /* sums of squares, one a task */
+  float         *dx, *dy;         /* (R,C)   gradients on the stream and beside it */
+  float         *dgain;           /* (R / ROWS, C) gains' gradients, one row a task */
+  float         *weight;          /* (R)     of each position in the loss */
+  size_t         pictures;        /* behind the gradients */
+  uint64_t       steps;           /* optimiser steps taken */
+#endif
+  igpt_allocator allocator;
+  igpt__block    memory;
+};
+
+/* The session's memory, walked in one order: with a null base it counts, and fills `plan` in. */
+static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
+                                          const igpt_config *config, const igpt_session_desc *desc)
+{
+  const igpt_kernels *kernels = igpt_kernels_for(desc->isa);
+  const size_t B = (size_t)desc->batch, T = igpt__positions(config), C = (size_t)config->width;
+  const size_t V = (size_t)config->vocabulary, H = (size_t)config->heads;
+  const size_t L = (size_t)config->layers, K = (size_t)config->classes;
+  const size_t R = igpt__size_mul(B, T), RC = igpt__size_mul(R, C), R3C = igpt__size_mul(3, RC);
+  const size_t R4C = igpt__size_mul(4, RC), workers = (size_t)igpt__workers(&desc->runner);
+  const size_t most = igpt__max_size(V, igpt__size_mul(4, C));
+  const size_t worker_floats = igpt__size_round(
+    igpt__max_size(igpt__matmul_worker(kernels), igpt__attention_worker(kernels, T, C / H)), 16);
+  const int own = desc->train;    /* every block has activations of its own */
+  const size_t sets = own ? L : 1;
+  igpt__activations nowhere;
+  igpt__specs specs;
+  igpt_session zero, *s, *place;
+  size_t start, end, kept = 0, l;
+  igpt__specs_make(&specs, config);
+  place = (igpt_session *)igpt__take(arena, 1, sizeof *place);
+  s = place ? place : &zero;      /* when counting, the pointers go nowhere */
+  memset(s, 0, sizeof *s);
+  s->B = B; s->T = T; s->C = C; s->V = V; s->H = H; s->L = L; s->K = K; s->R = R;
+  s->layer = (igpt__activations *)igpt__take(arena, sets + 1, sizeof *s->layer);
+
+#ifndef IGPT_NO_TRAIN
+  if (desc->train) {
+    const size_t P = specs.scalars;
+    s->gradients.block = (igpt__block_tensors *)igpt__take(arena, L, sizeof *s->gradients.block);
+    start = arena->used;
+    s->gradient = igpt__take_floats(arena, P);
+    plan->gradient_bytes = arena->used - start;
+    start = arena->used;
+    s->moment1 = igpt__take_floats(arena, P);
+    s->moment2 = igpt__take_floats(arena, P);
+    plan->moment_bytes = arena->used - start;
+    if (s->gradient) igpt__tensors_place(&s->gradients, s->gradient, config);
+  }
+#endif
+
+  /* One set of activations serves every pass that is not kept; a backward needs one a block. */
+  start = arena->used;
+  for (l = 0; l <= sets; l++) {
+    igpt__activations *layer = s->layer ? &s->layer[l] : &nowhere;
+    if (l == 1) kept = arena->used;
+    if (l < sets || own) layer->x = igpt__take_floats(arena, RC);
+    if (l == sets) break;
+    layer->r_1 = igpt__take_floats(arena, R);
+    layer->qkv = igpt__take_floats(arena, R3C);
+    layer->attended = igpt__take_floats(arena, RC);
+    layer->r_2 = igpt__take_floats(arena, R);
+    layer->f = igpt__take_floats(arena, R4C);
+    layer->lse = own ? igpt__take_floats(arena, igpt__size_mul(R, H)) : NULL;
+    layer->middle = own ? igpt__take_floats(arena, RC) : NULL;
+  }
+  end = arena->used;
+  plan->activation_bytes = end - start;
+
+  /* Keys and values. Nobody decodes in the middle of a backward pass: in a training session they
+     lie where the activations of block 1 and the later ones lie. */
+  if (!desc->no_cache && config->objective == IGPT_AR) {
+    s->cache_floats = igpt__cache_floats(kernels, T, H, C / H);
+    if (own) arena->used = kept;
+    start = arena->used;
+    s->cache = igpt__take_floats(arena, igpt__size_mul(igpt__size_mul(L, B), s->cache_floats));
+    plan->cache_bytes = arena->used - start;
+    if (own) {
+      plan->cache_bytes = arena->used > end ? arena->used - end : 0;
+      arena->used = igpt__max_size(arena->used, end);
+    }
+  }
+
+  start = arena->used;
+  s->normed = igpt__take_floats(arena, RC);
+  s->wide = own ? igpt__take_floats(arena, R4C) : (s->layer ? s->layer[0].f : NULL);
+  s->logits = igpt__take_floats(arena,
+                                igpt__size_mul(igpt__min_size(R, IGPT__LOGIT_ROWS), V));
+  s->nats = igpt__take_floats(arena, R);
+  s->pooled = igpt__take_floats(arena, igpt__size_mul(B, C));
+  s->classes = igpt__take_floats(arena, igpt__size_mul(B, K));
+  s->draft = (uint16_t *)igpt__take(arena, R, sizeof *s->draft);
+  s->hidden = (uint8_t *)igpt__take(arena, R, sizeof *s->hidden);
+  s->decode_tokens = (uint16_t *)igpt__take(arena, B, sizeof *s->decode_tokens);
+#ifndef IGPT_NO_TRAIN
+  if (desc->train) {
+    s->dx = igpt__take_floats(arena, RC);
+    s->dy = igpt__take_floats(arena, RC);
+    s->dgain = igpt__take_floats(arena, igpt__size_mul(igpt__divide_up(R, IGPT__ROWS), C));
+    s->weight = igpt__take_floats(arena, R);
+    s->partial = (double *)igpt__take(arena, igpt__divide_up(specs.scalars, IGPT__FLAT),
+                                      sizeof *s->partial);
+  }
+#endif
+  s->math.shared = igpt__take_floats(arena, igpt__matmul_shared(kernels, most, most));
+  s->math.worker = igpt__take_floats(arena, igpt__size_mul(workers, worker_floats));
+  s->math.worker_floats = worker_floats;
+  s->math.kernels = kernels;
+  s->math.runner = desc->runner;
+  s->math.round = desc->precision == IGPT_BF16;
+  plan->scratch_bytes = arena->used - start;
+  return place;
+}
+
+static igpt_result igpt__session_resolve(igpt_session_desc *desc)
+{
+  const igpt_log *log = &desc->log;
+  igpt_result result;
+  if (desc->batch < 0 || desc->batch > 1 << 20)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.batch is %d, and must be 0..%d", desc->batch,
+                      1 << 20);
+  if (!desc->batch) desc->batch = 1;
+  if (desc->isa == IGPT_ISA_AUTO) desc->isa = igpt_isa_best();
+  if (!igpt_kernels_for(desc->isa))
+    return igpt__fail(log, IGPT_UNSUPPORTED, "session.isa is %s, and this processor's best is %s",
+                      igpt_isa_name(desc->isa), igpt_isa_name(igpt_isa_best()));
+  if ((int)desc->precision < 0 || desc->precision > IGPT_PRECISION_AUTO)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.precision is %d, and must be 0..%d",
+                      (int)desc->precision, (int)IGPT_PRECISION_AUTO);
+  if (desc->precision == IGPT_PRECISION_AUTO) desc->precision = IGPT_F32;
+#ifdef IGPT_NO_TRAIN
+  if (desc->train)
+    return igpt__fail(log, IGPT_UNSUPPORTED, "session.train is 1, and IGPT_NO_TRAIN is defined");
+#endif
+  desc->train = desc->train != 0;
+  result = igpt__runner_check(&desc->runner, log);
+  return result ? result : igpt__allocator_resolve(&desc->allocator, log);
+}
+
+igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config, const igpt_session_desc *desc)
+{
+  igpt_config c;
+  igpt_session_desc d;
+  igpt__arena arena = { NULL, 0 };
+  igpt__specs specs;
+  igpt_plan plan;
+  igpt_result result;
+  double T, C, L, linear, attention;
+  if (!out) return IGPT_BAD_ARGUMENT;
+  memset(&c, 0, sizeof c);
+  memset(&d, 0, sizeof d);
+  memset(&plan, 0, sizeof plan);
+  if (config) c = *config;
+  if (desc) d = *desc;
+  result = igpt_config_resolve(&c, &d.log);
+  if (!result) result = igpt__session_resolve(&d);
+  if (result) return result;
+  igpt__specs_make(&specs, &c);
+  igpt__model_layout(&arena, &c);
+  plan.parameters = specs.scalars;
+  plan.model_bytes = igpt__with_alignment(arena.used);
+  arena.used = 0;
+  igpt__session_layout(&arena, &plan, &c, &d);
+  plan.session_bytes = igpt__with_alignment(arena.used);
+  if (plan.model_bytes == SIZE_MAX || plan.session_bytes == SIZE_MAX)
+    return igpt__fail(&d.log, IGPT_TOO_LARGE, "a batch of %d does not fit in size_t", d.batch);
+
+  /* Products of a picture: the linear layers are 2 FLOPs a weight and position, attention has two
+     products of T x T x C (half of it above the diagonal in AR models), its backward five. */
+  T = (double)igpt__positions(&c);
+  C = c.width;
+  L = c.layers;
+  linear = 2 * T * (L * 12 * C * C + (double)c.vocabulary * C);
+  attention = 4 * T * T * C * L * (c.objective == IGPT_AR ? 0.5 : 1);
+  plan.forward_flops = linear + attention;
+  plan.train_flops = 3 * linear + 3.5 * attention;
+  plan.decode_flops = c.objective == IGPT_AR ? linear + attention : 0;
+  *out = plan;
+  return IGPT_OK;
+}
+
+igpt_result igpt_session_bytes(size_t *bytes, const igpt_config *config,
+                               const igpt_session_desc *desc)
+{
+  igpt_plan plan;
+  igpt_result result;
+  if (!bytes) return IGPT_BAD_ARGUMENT;
+  result = igpt_plan_make(&plan, config, desc);
+  if (!result) *bytes = plan.session_bytes;
+  return result;
+}
+
+igpt_result igpt_session_create(igpt_session **out, const igpt_model *model,
+                                const igpt_session_desc *desc)
+{
+  igpt_session_desc d;
+  igpt__arena arena = { NULL, 0 };
+  igpt__block memory;
+  igpt_plan plan;
+  igpt_session *s;
+  igpt_result result;
+  if (!out) return IGPT_BAD_ARGUMENT;
+  *out = NULL;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (!model) return igpt__fail(&d.log, IGPT_BAD_ARGUMENT, "session: the model is null");
+  result = igpt__session_resolve(&d);
+  if (result) return result;
+  igpt__session_layout(&arena, &plan, &model->config, &d);
+  result = igpt__block_open(&memory, igpt__with_alignment(arena.used), d.memory, d.memory_bytes,
+                            &d.allocator, &d.log);
+  if (result) return result;
+  memset(memory.aligned, 0, arena.used);
+  arena.base = memory.aligned;
+  arena.used = 0;
+  s = igpt__session_layout(&arena, &plan, &model->config, &d);
+  s->model = model;
+  s->desc = d;
+  s->allocator = d.allocator;
+  s->memory = memory;
+  *out = s;
+  return IGPT_OK;
+}
+
+void igpt_session_destroy(igpt_session *session)
+{
+  if (session) {
+    igpt__block memory = session->memory;
+    igpt_allocator allocator = session->allocator;
+    igpt__block_close(&memory, &allocator);
+  }
+}
+
+const igpt_session_desc *igpt_session_resolved(const igpt_session *session)
+{
+  return session ? &session->desc : NULL;
+}
+
+/* ---- row-wise work in tasks ----------------------------------------------------------------- */
+
+/* One description serves all of it; each task takes its rows or scalars of the arrays. */
+typedef struct igpt__rows_job {
+  const igpt_kernels *kernels;
+  size_t rows, n, task_rows;      /* n: scalars in a row */
+  float *y;
+  const float *x, *dy, *gain;
+  float *r, *dgain;
+  float epsilon;
+} igpt__rows_job;
+
+static size_t igpt__task_end(const igpt__rows_job *job, size_t index)
+{
+  return igpt__min_size(job->rows, (index + 1) * job->task_rows);
+}
+
+static igpt__rows_job igpt__job(const igpt_session *s, float *y, const float *x, size_t rows)
+{
+  igpt__rows_job job;
+  memset(&job, 0, sizeof job);
+  job.kernels = s->math.kernels;
+  job.rows = rows;
+  job.n = s->C;
+  job.task_rows = IGPT__ROWS;
+  job.y = y;
+  job.x = x;
+  job.epsilon = s->model->config.norm_epsilon;
+  return job;
+}
+
+static void igpt__run_rows(const igpt_session *s, igpt_task *task, igpt__rows_job *job)
+{
+  igpt__run(&s->math.runner, task, job, igpt__divide_up(job->rows, job->task_rows));
+}
+
+/* norm:  y[i,c] = x[i,c] r[i] g[c],  r[i] = 1 / sqrt(mean over c of x[i,c]^2 + epsilon) */
+static void igpt__norm_task(void *arg, size_t index, int worker)
+{
+  igpt__rows_job *job = (igpt__rows_job *)arg;
+  size_t i;
+  (void)worker;
+  for (i = index * job->task_rows; i < igpt__task_end(job, index); i++) {
+    float r = job->kernels->norm(job->y + i * job->n, job->x + i * job->n, job->gain, job->epsilon,
+                                 job->n);
+    if (job->r) job->r[i] = r;
+  }
+}
+
+static void igpt__norm(igpt_session *s, float *y, float *r, const float *x, const float *gain,
+                       size_t rows)                                      /* (rows,C) -> (rows,C) */
+{
+  igpt__rows_job job = igpt__job(s, y, x, rows);
+  job.r = r;
+  job.gain = gain;
+  igpt__run_rows(s, igpt__norm_task, &job);
+}
+
+#ifndef IGPT_NO_TRAIN
+/* With y = x r g:  dx[c] += r g[c] dy[c] - x[c] r^3 / C * sum over j of g[j] dy[j] x[j]
+                    dg[c] += dy[c] x[c] r, first in a row of sums a task, then those in order */
+static void igpt__norm_backward_task(void *arg, size_t index, int worker)
+{
+  igpt__rows_job *job = (igpt__rows_job *)arg;
+  float *dgain = job->dgain + index * job->n;
+  size_t i;
+  (void)worker;
+  memset(dgain, 0, job->n * sizeof *dgain);
+  for (i = index * job->task_rows; i < igpt__task_end(job, index); i++)
+    job->kernels->norm_backward(job->y + i * job->n, dgain, job->dy + i * job->n,
+                                job->x + i * job->n, job->gain, job->r[i], job->n);
+}
+
+static void igpt__norm_backward(igpt_session *s, float *dx, float *dgain, const float *dy,
+                                const float *x, float *r, const float *gain, size_t rows)
+{
+  igpt__rows_job job = igpt__job(s, dx, x, rows);
+  size_t i;
+  job.dy = dy;
+  job.r = r;
+  job.gain = gain;
+  job.dgain = s->dgain;
+  igpt__run_rows(s, igpt__norm_backward_task, &job);
+  for (i = 0; i < igpt__divide_up(rows, IGPT__ROWS); i++)
+    s->math.kernels->add(dgain, s->dgain + i * s->C, s->C);
+}
+#endif
+
+/* GELU:  y = x sigmoid(1.702 x)     dx = dy (s + 1.702 x s (1 - s)),  s = sigmoid(1.702 x) */
+static void igpt__gelu_task(void *arg, size_t index, int worker)
+{
+  igpt__rows_job *job = (igpt__rows_job *)arg;
+  size_t at = index * job->task_rows, n = igpt__task_end(job, index) - at;
+  (void)worker;
+#ifndef IGPT_NO_TRAIN
+  if (job->dy) {
+    job->kernels->gelu_backward(job->y + at, job->dy + at, job->x + at, n);
+    return;
+  }
+#endif
+  job->kernels->gelu(job->y + at, job->x + at, n);
+}
+
+/* Forward with dy null, else backward; element by element, y may be x or dy. */
+static void igpt__gelu(igpt_session *s, float *y, const float *dy, const float *x, size_t scalars)
+{
+  igpt__rows_job job = igpt__job(s, y, x, scalars);
+  job.task_rows = IGPT__FLAT;
+  job.dy = dy;
+  igpt__run_rows(s, igpt__gelu_task, &job);
+}
+
+/* ---- linear layers -------------------------------------------------------------------------- */
+
+/* y (rows,out) = x (rows,in) w (in,out) [+ y] */
+static void igpt__linear(igpt_session *s, float *y, const float *x, const float *w, size_t rows,
+                         size_t in, size_t out, int accumulate)
+{
+  igpt__matmul(&s->math, y, out, x, in, 1, w, out, 1, rows, out, in, accumulate);
+}
+
+/* y (rows,out) = x (rows,in) w^T, w (out,in): the heads are stored this way round */
+static void igpt__linear_transposed(igpt_session *s, float *y, const float *x, const float *w,
+                                    size_t rows, size_t in, size_t out)
+{
+  igpt__matmul(&s->math, y, out, x, in, 1, w, 1, in, rows, out, in, 0);
+}
+
+#ifndef IGPT_NO_TRAIN
+/* With y = x w:  dx (rows,in) = dy (rows,out) w^T,   dw (in,out) += x^T dy */
+static void igpt__linear_backward(igpt_session *s, float *dx, float *dw, const float *dy,
+                                  const float *x, const float *w, size_t rows, size_t in,
+                                  size_t out)
+{
+  igpt__matmul(&s->math, dw, out, x, 1, in, dy, out, 1, in, out, rows, 1);
+  if (dx) igpt__matmul(&s->math, dx, in, dy, out, 1, w, 1, out, rows, in, out, 0);
+}
+
+/* With y = x w^T:  dx (rows,in) = dy w,   dw (out,in) += dy^T x */
+static void igpt__linear_transposed_backward(igpt_session *s, float *dx, float *dw, const float *dy,
+                                             const float *x, const float *w, size_t rows, size_t in,
+                                             size_t out)
+{
+  igpt__matmul(&s->math, dw, in, dy, 1, out, x, in, 1, out, in, rows, 1);
+  igpt__matmul(&s->math, dx, in, dy, out, 1, w, in, 1, rows, in, out, 0);
+}
+#endif
+
+/* ---- a pass ---------------------------------------------------------------------------------- */
+
+/* What a pass over at most B pictures looks at, and what it is asked to note on its way. */
+typedef struct igpt__pass {
+  const uint16_t *tokens;         /* (count,stride) */
+  const uint8_t  *mask;           /* (count,T), or null */
+  size_t count, stride;           /* pictures; tokens from one picture to the next */
+  size_t first, positions;        /* computes positions [first, first + positions) of each */
+  int    keep;                    /* activations are kept for a backward */
+  int    decode;                  /* one position, attending to the cache */
+  int    cache;                   /* keys and values go to the cache */
+  const int *depths;              /* features wanted (igpt_features) ... */
+  size_t depth_count;
+  float *features;                /* ... (count, depth_count, C) */
+  float *map;                     /* attention map wanted, (count,T,T), of ... */
+  int    map_layer, map_head;
+} igpt__pass;
+
+static igpt__pass igpt__whole_pass(const igpt_session *s, const igpt_batch *batch, size_t first)
+{
+  igpt__pass pass;
+  memset(&pass, 0, sizeof pass);
+  pass.tokens = batch->tokens + first * s->T;
+  pass.mask = batch->mask ? batch->mask + first * s->T : NULL;
+  pass.count = igpt__min_size(s->B, batch->count - first);
+  pass.stride = pass.positions = s->T;
+  pass.map_layer = -1;
+  return pass;
+}
+
+/* The activations that block l of a pass writes. */
+static igpt__activations igpt__set(const igpt_session *s, const igpt__pass *pass, size_t l)
+{
+  igpt__activations set;
+  if (pass->keep) return s->layer[l];
+  set = s->layer[0];
+  set.middle = set.x;
+  set.lse = NULL;
+  return set;
+}
+
+static int igpt__poll(const igpt_session *s, size_t layer)
+{
+  return igpt__stopped(&s->desc.watch, (double)layer / (double)(s->L + 1));
+}
+
+typedef struct igpt__embed_job {
+  const igpt_session *s;
+  const igpt__pass *pass;
+  float *x;
+} igpt__embed_job;
+
+static void igpt__embed_task(void *arg, size_t index, int worker)
+{
+  const igpt__embed_job *job = (const igpt__embed_job *)arg;
+  const igpt_session *s = job->s;
+  const igpt__pass *pass = job->pass;
+  const igpt__tensors *w = &s->model->weights;
+  const size_t C = s->C, rows = pass->count * pass->positions;
+  size_t row;
+  (void)worker;
+  for (row = index * IGPT__ROWS; row < rows && row < (index + 1) * IGPT__ROWS; row++) {
+    const size_t picture = row / pass->positions, i = pass->first + row % pass->positions;
+    const uint16_t *tokens = pass->tokens + picture * pass->stride;
+    float *x = job->x + row * C;
+    memcpy(x, w->wpe + i * C, C * sizeof *x);
+    if (s->model->config.objective == IGPT_BERT) {
+      if (!pass->mask || !pass->mask[picture * s->T + i])
+        s->math.kernels->add(x, w->wte + tokens[i] * C, C);
+    } else {
+      const size_t seen = i == 0 ? s->V : pass->decode ? tokens[0] : tokens[i - 1];
+      s->math.kernels->add(x, w->wte + seen * C, C);
+    }
+  }
+}
+
+/* x (rows,C), by the formula at the head of this part */
+static void igpt__embed(const igpt_session *s, float *x, const igpt__pass *pass)
+{
+  igpt__embed_job job;
+  job.s = s;
+  job.pass = pass;
+  job.x = x;
+  igpt__run(&s->math.runner, igpt__embed_task, &job,
+            igpt__divide_up(pass->count * pass->positions, IGPT__ROWS));
+}
+
+/* pooled[b,c] = mean over i of y[b,i,c]; pictures lie `stride` floats apart in `pooled` */
+static void igpt__pool_positions(const igpt_session *s, float *pooled, size_t stride,
+                                 const float *y, size_t count)
+{
+  size_t b, i;
+  for (b = 0; b < count; b++) {
+    float *to = pooled + b * stride;
+    memset(to, 0, s->C * sizeof *to);
+    for (i = 0; i < s->T; i++) s->math.kernels->add(to, y + (b * s->T + i) * s->C, s->C);
+    s->math.kernels->scale(to, 1 / (float)s->T, s->C);
+  }
+}
+
+/* The normed stream of depth l goes to every place where it was asked for. */
+static void igpt__note_features(const igpt_session *s, const igpt__pass *pass, size_t l)
+{
+  size_t j;
+  for (j = 0; j < pass->depth_count; j++)
+    if (pass->depths[j] == (int)l)
+      igpt__pool_positions(s, pass->features + j * s->C, pass->depth_count * s->C, s->normed,
+                           pass->count);
+}
+
+/* Block l, from the stream x of its set to that of the next. 1: the watch asked to stop. */
+static int igpt__block_forward(igpt_session *s, const igpt__pass *pass, size_t l)
+{
+  const igpt__block_tensors *w = &s->model->weights.block[l];
+  const igpt__activations a = igpt__set(s, pass, l), next = igpt__set(s, pass, l + 1);
+  const size_t C = s->C, H = s->H, E = C / H, n = pass->positions, rows = pass->count * n;
+  const int causal = s->model->config.objective == IGPT_AR;
+  float *cache = s->cache ? s->cache + l * s->B * s->cache_floats : NULL;
+
+  igpt__norm(s, s->normed, a.r_1, a.x, w->ln_1, rows);                          /* (R,C) */
+  if (pass->depths) igpt__note_features(s, pass, l);
+  igpt__linear(s, a.qkv, s->normed, w->c_attn, rows, C, 3 * C, 0);               /* (R,3C) */
+  if (igpt__poll(s, l)) return 1;
+  if (pass->map_layer == (int)l)
+    igpt__attention_map(&s->math, pass->map, a.qkv, pass->count, n, H, E, causal,
+                        (size_t)pass->map_head);
+  if (pass->cache)
+    igpt__cache_store(&s->math, cache, a.qkv, pass->count, n, pass->first, s->T, H, E);
+  if (pass->decode)
+    igpt__attention_decode(&s->math, a.attended, a.qkv, cache, pass->count, pass->first, s->T, H,
+                           E);
+  else
+    igpt__attention_forward(&s->math, a.attended, a.lse, a.qkv, pass->count, n, H, E, causal);
+  if (igpt__poll(s, l)) return 1;
+  if (a.middle != a.x) memcpy(a.middle, a.x, rows * C * sizeof(float));
+  igpt__linear(s, a.middle, a.attended, w->c_proj, rows, C, C, 1);              /* (R,C) */
+
+  igpt__norm(s, s->normed, a.r_2, a.middle, w->ln_2, rows);                     /* (R,C) */
+  igpt__linear(s, a.f, s->normed, w->c_fc, rows, C, 4 * C, 0);                   /* (R,4C) */
+  if (igpt__poll(s, l)) return 1;
+  igpt__gelu(s, s->wide, NULL, a.f, rows * 4 * C);
+  if (next.x != a.middle) memcpy(next.x, a.middle, rows * C * sizeof(float));
+  igpt__linear(s, next.x, s->wide, w->m_proj, rows, 4 * C, C, 1);                    /* (R,C) */
+  return igpt__poll(s, l);
+}
+
+/* Embedding and all blocks, then the last norm: s->normed (rows,C), r (rows) if not null. Ends
+   early when the features wanted are all noted. */
+static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass, float *r)
+{
+  size_t l, deepest = s->L, j;
+  if (pass->depths)
+    for (deepest = 0, j = 0; j < pass->depth_count; j++)
+      deepest = igpt__max_size(deepest, (size_t)pass->depths[j]);
+  igpt__embed(s, igpt__set(s, pass, 0).x, pass);
+  for (l = 0; l < s->L; l++) {
+    if (pass->depths && l == deepest) {
+      igpt__norm(s, s->normed, NULL, igpt__set(s, pass, l).x, s->model->weights.block[l].ln_1,
+                 pass->count * pass->positions);
+      igpt__note_features(s, pass, l);
+      return IGPT_OK;
+    }
+    if (igpt__block_forward(s, pass, l)) return IGPT_CANCELLED;
+  }
+  igpt__norm(s, s->normed, r, igpt__set(s, pass, s->L).x, s->model->weights.ln_f,
+             pass->count * pass->positions);
+  if (pass->depths) igpt__note_features(s, pass, s->L);
+  return IGPT_OK;
+}
+
+#ifndef IGPT_NO_TRAIN
+/* Given dx = dL/d layer[l + 1].x in s->dx, adds the gradients of block l's weights, and turns s->dx
+   into dL/d layer[l].x. Read igpt__block_forward from its end to its beginning: */
+static int igpt__block_backward(igpt_session *s, size_t count, size_t l)
+{
+  const igpt__block_tensors *w = &s->model->weights.block[l], *g = &s->gradients.block[l];
+  const igpt__activations *a = &s->layer[l];
+  const size_t C = s->C, H = s->H, rows = count * s->T;
+  const int causal = s->model->config.objective == IGPT_AR;
+  float *dx = s->dx, *dy = s->dy, *wide = s->wide;
+
+  /* out = middle + gelu(f) m_proj; gelu(f) was not kept: it is cheaper to compute again */
+  igpt__gelu(s, wide, NULL, a->f, rows * 4 * C);
+  igpt__linear_backward(s, NULL, g->m_proj, dx, wide, w->m_proj, rows, 4 * C, C);
+  if (igpt__poll(s, l)) return 1;
+  igpt__matmul(&s->math, wide, 4 * C, dx, C, 1, w->m_proj, 1, C, rows, 4 * C, C, 0);  /* d gelu */
+  if (igpt__poll(s, l)) return 1;
+  igpt__gelu(s, wide, wide, a->f, rows * 4 * C);                                      /* d f */
+
+  /* f = norm(middle; ln_2) c_fc */
+  igpt__norm(s, s->normed, NULL, a->middle, w->ln_2, rows);
+  igpt__linear_backward(s, dy, g->c_fc, wide, s->normed, w->c_fc, rows, C, 4 * C);
+  igpt__norm_backward(s, dx, g->ln_2, dy, a->middle, a->r_2, w->ln_2, rows);
+  if (igpt__poll(s, l)) return 1;
+
+  /* middle = x + attended c_proj */
+  igpt__linear_backward(s, dy, g->c_proj, dx, a->attended, w->c_proj, rows, C, C);
+  igpt__attention_backward(&s->math, wide, dy, a->attended, a->qkv, a->lse, count, s->T, H, C / H,
+                           causal);                                                   /* d qkv */
+  if (igpt__poll(s, l)) return 1;
+
+  /* qkv = norm(x; ln_1) c_attn */
+  igpt__norm(s, s->normed, NULL, a->x, w->ln_1, rows);
+  igpt__linear_backward(s, dy, g->c_attn, wide, s->normed, w->c_attn, rows, C, 3 * C);
+  igpt__norm_backward(s, dx, g->ln_1, dy, a->x, a->r_1, w->ln_1, rows);
+  return igpt__poll(s, l);
+}
+
+/* A task takes 64 columns of all rows, in the order of the rows: many rows add to one row of
+   wte. */
+static void igpt__embed_backward_task(void *arg, size_t index, int worker)
+{
+  const igpt__embed_job *job = (const igpt__embed_job *)arg;
+  const igpt_session *s = job->s;
+  const igpt__pass *pass = job->pass;
+  const size_t C = s->C, first = index * 64, n = igpt__min_size(64, C - first);
+  size_t b, i;
+  (void)worker;
+  for (b = 0; b < pass->count; b++)
+    for (i = 0; i < s->T; i++) {
+      const float *dx = job->x + (b * s->T + i) * C + first;
+      const uint16_t *tokens = pass->tokens + b * s->T;
+      s->math.kernels->add(s->gradients.wpe + i * C + first, dx, n);
+      if (s->model->config.objective == IGPT_AR) {
+        const size_t seen = i == 0 ? s->V : tokens[i - 1];
+        s->math.kernels->add(s->gradients.wte + seen * C + first, dx, n);
+      } else if (!pass->mask || !pass->mask[b * s->T + i]) {
+        s->math.kernels->add(s->gradients.wte + tokens[i] * C + first, dx, n);
+      }
+    }
+}
+
+/* x[i] = wte[seen] + wpe[i], so both rows get dx[i] */
+static void igpt__embed_backward(const igpt_session *s, float *dx, const igpt__pass *pass)
+{
+  igpt__embed_job job;
+  job.s = s;
+  job.pass = pass;
+  job.x = dx;
+  igpt__run(&s->math.runner, igpt__embed_backward_task, &job, igpt__divide_up(s->C, 64));
+}
+#endif
+
+/* ---- the pixel loss -------------------------------------------------------------------------- */
+
+/* nats[i] = log(sum over v of exp(z[i,v])) - z[i,target],  and then, where a gradient is wanted,
+   dz[i,v] = weight[i] (softmax(z[i])[v] - (v == target)),  which replaces z. */
+typedef struct igpt__loss_job {
+  const igpt_kernels *kernels;
+  float *logits;                  /* (rows,V) */
+  const uint16_t *targets;        /* (rows) */
+  const float *weight;            /* (rows), or null: no gradient */
+  float *nats;                    /* (rows) */
+  size_t rows, V;
+} igpt__loss_job;
+
+static void igpt__loss_task(void *arg, size_t index, int worker)
+{
+  const igpt__loss_job *job = (const igpt__loss_job *)arg;
+  const size_t V = job->V;
+  size_t i;
+  (void)worker;
+  for (i = index * 16; i < job->rows && i < (index + 1) * 16; i++) {
+    float *z = job->logits + i * V;
+    const float target = z[job->targets[i]], most = job->kernels->max(z, V);
+    const float sum = job->kernels->exp_sum(job->weight ? z : NULL, z, 1, most, V);
+    job->nats[i] = (float)(log((double)sum) + (double)most - (double)target);
+    if (job->weight) {
+      job->kernels->scale(z, job->weight[i] / sum, V);
+      z[job->targets[i]] -= job->weight[i];
+    }
+  }
+}
+
+/* s->nats (rows) from s->normed (rows,C), a chunk of rows at a time, so that the logits of a whole
+   batch never exist. With weight (rows): also dL/d normed into s->dy, and lm_head's gradient. */
+static igpt_result igpt__head_loss(igpt_session *s, const uint16_t *targets, const float *weight,
+                                   size_t rows)
+{
+  const float *lm_head = s->model->weights.lm_head;
+  size_t first;
+  for (first = 0; first < rows; first += IGPT__LOGIT_ROWS) {
+    const float *normed = s->normed + first * s->C;
+    igpt__loss_job job;
+    job.kernels = s->math.kernels;
+    job.logits = s->logits;
+    job.targets = targets + first;
+    job.weight = weight ? weight + first : NULL;
+    job.nats = s->nats + first;
+    job.rows = igpt__min_size(IGPT__LOGIT_ROWS, rows - first);
+    job.V = s->V;
+    igpt__linear_transposed(s, s->logits, normed, lm_head, job.rows, s->C, s->V);
+    igpt__run(&s->math.runner, igpt__loss_task, &job, igpt__divide_up(job.rows, 16));
+#ifndef IGPT_NO_TRAIN
+    if (weight)
+      igpt__linear_transposed_backward(s, s->dy + first * s->C, s->gradients.lm_head, s->logits,
+                                       normed, lm_head, job.rows, s->C, s->V);
+#endif
+    if (igpt__poll(s, s->L)) return IGPT_CANCELLED;
+  }
+  return IGPT_OK;
+}
+
+/* Positions of one picture that count: all of them, or the hidden ones. */
+static size_t igpt__counted(const igpt_session *s, const uint8_t *mask)
+{
+  size_t i, counted = 0;
+  if (s->model->config.objective == IGPT_AR) return s->T;
+  for (i = 0; mask && i < s->T; i++) counted += mask[i] != 0;
+  return counted;
+}
+
+/* Sum over pictures of each one's mean over its counted positions. A picture without a hidden
+   position adds nothing. Clears the nats of positions that do not count. */
+static double igpt__sum_nats(const igpt_session *s, const igpt__pass *pass)
+{
+  double sum = 0;
+  size_t b, i;
+  for (b = 0; b < pass->count; b++) {
+    const uint8_t *mask = pass->mask ? pass->mask + b * s->T : NULL;
+    const size_t counted = igpt__counted(s, mask);
+    double picture = 0;
+    for (i = 0; i < s->T; i++) {
+      float *nats = s->nats + b * s->T + i;
+      if (s->model->config.objective == IGPT_BERT && !(mask && mask[i])) *nats = 0;
+      picture += (double)*nats;
+    }
+    if (counted) sum += picture / (double)counted;
+  }
+  return sum;
+}
+
+/* ---- what callers run ------------------------------------------------------------------------ */
+
+static igpt_result igpt__check_batch(const igpt_session *s, const igpt_batch *batch)
+{
+  const igpt_log *log;
+  size_t i, n;
+  if (!s) return IGPT_BAD_ARGUMENT;
+  log = &s->desc.log;
+  if (!batch || (batch->count && !batch->tokens))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "batch.tokens is null");
+  n = igpt__size_mul(batch->count, s->T);
+  for (i = 0; i < n; i++)
+    if (batch->tokens[i] >= s->V)
+      return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                        "batch.tokens: picture %z, position %z is %d, and the vocabulary is %z",
+                        i / s->T, i % s->T, (int)batch->tokens[i], s->V);
+  return IGPT_OK;
+}
+
+igpt_result igpt_forward(igpt_session *session, float *logits, const igpt_batch *batch)
+{
+  igpt_session *s = session;
+  igpt_result result = igpt__check_batch(s, batch);
+  size_t first;
+  if (result || batch->count == 0) return result;
+  if (!logits) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_forward: logits is null");
+  for (first = 0; first < batch->count && !result; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, batch, first);
+    result = igpt__forward_stream(s, &pass, NULL);
+    if (!result)
+      igpt__linear_transposed(s, logits + first * s->T * s->V, s->normed,
+                              s->model->weights.lm_head, pass.count * s->T, s->C, s->V);
+  }
+  return result;
+}
+
+igpt_result igpt_nll(igpt_session *session, float *nats, double *mean, const igpt_batch *batch)
+{
+  igpt_session *s = session;
+  igpt_result result = igpt__check_batch(s, batch);
+  double sum = 0;
+  size_t first;
+  if (result) return result;
+  for (first = 0; first < batch->count; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, batch, first);
+    result = igpt__forward_stream(s, &pass, NULL);
+    if (!result) result = igpt__head_loss(s, pass.tokens, NULL, pass.count * s->T);
+    if (result) return result;
+    sum += igpt__sum_nats(s, &pass);
+    if (nats) memcpy(nats + first * s->T, s->nats, pass.count * s->T * sizeof *nats);
+  }
+  if (mean) *mean = batch->count ? sum / (double)batch->count : 0;
+  return IGPT_OK;
+}
+
+/* classes (count,K) = pooled (count,C) score^T, on one thread: it is small */
+static void igpt__class_logits(igpt_session *s, float *classes, size_t count)
+{
+  size_t b, k;
+  igpt__pool_positions(s, s->pooled, s->C, s->normed, count);
+  for (b = 0; b < count; b++)
+    for (k = 0; k < s->K; k++)
+      classes[b * s->K + k] = s->math.kernels->dot(s->pooled + b * s->C,
+                                                   s->model->weights.score + k * s->C, s->C);
+}
+
+igpt_result igpt_classify(igpt_session *session, float *logits, const igpt_batch *batch)
+{
+  igpt_session *s = session;
+  igpt_result result = igpt__check_batch(s, batch);
+  size_t first, i;
+  if (result || batch->count == 0) return result;
+  if (!logits) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_classify: logits is null");
+  for (i = 0; i < s->K * s->C && s->model->weights.score[i] == 0; i++) {}
+  if (i == s->K * s->C)
+    return igpt__fail(&s->desc.log, IGPT_UNTRAINED_HEAD,
+                      s->K ? "igpt_classify: the class head is all zero: fine-tune it first"
+                           : "igpt_classify: the model has no class head (config.classes is 0)");
+  for (first = 0; first < batch->count && !result; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, batch, first);
+    result = igpt__forward_stream(s, &pass, NULL);
+    if (!result) igpt__class_logits(s, logits + first * s->K, pass.count);
+  }
+  return result;
+}
+
+igpt_result igpt_features(igpt_session *session, float *features, const igpt_batch *batch,
+                          const int *layers, size_t count)
+{
+  igpt_session *s = session;
+  igpt_result result = igpt__check_batch(s, batch);
+  size_t first, j;
+  if (result || batch->count == 0 || count == 0) return result;
+  if (!features || !layers)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_features: features or layers is null");
+  for (j = 0; j < count; j++)
+    if (layers[j] < 0 || (size_t)layers[j] > s->L)
+      return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                        "igpt_features: layers[%z] is %d, and must be 0..%z", j, layers[j], s->L);
+  for (first = 0; first < batch->count && !result; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, batch, first);
+    pass.depths = layers;
+    pass.depth_count = count;
+    pass.features = features + first * count * s->C;
+    result = igpt__forward_stream(s, &pass, NULL);
+  }
+  return result;
+}
+
+igpt_result igpt_attention_map(igpt_session *session, float *map, const igpt_batch *batch,
+                               int layer, int head)
+{
+  igpt_session *s = session;
+  igpt_result result = igpt__check_batch(s, batch);
+  size_t first;
+  if (result || batch->count == 0) return result;
+  if (!map) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_attention_map: map is null");
+  if (layer < 0 || (size_t)layer >= s->L || head < 0 || (size_t)head >= s->H)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "igpt_attention_map: layer %d, head %d of %z layers, %z heads", layer, head,
+                      s->L, s->H);
+  for (first = 0; first < batch->count && !result; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, batch, first);
+    pass.map = map + first * s->T * s->T;
+    pass.map_layer = layer;
+    pass.map_head = head;
+    result = igpt__forward_stream(s, &pass, NULL);
+  }
+  return result;
+}
+
+#ifndef IGPT_NO_TRAIN
+/* ==== 12. training ===========================================================================
+
+   A step is: forward, loss, backward (igpt_backward, as often as the batch needs), then one pass
+   over all weights that moves each against its gradient. Gradients are kept summed over pictures,
+   with their number, so that a batch may come in pieces of any size. AdamW keeps two running means
+   for each weight, of the gradient and of its square, and moves by the ratio of the first to the
+   root of the second: 16 bytes read and 12 written a weight, which is all that a step costs beside
+   the backward. Kingma, Ba: "Adam", ICLR 2015; Loshchilov, Hutter: "Decoupled weight decay", ICLR
+   2019.                                                                                          */
+
+static igpt_result igpt__check_training(const igpt_session *s, const char *call)
+{
+  if (!s) return IGPT_BAD_ARGUMENT;
+  if (!s->desc.train)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "%s: the session was created with train 0", call);
+  return IGPT_OK;
+}
+
+igpt_result igpt_gradients_zero(igpt_session *session)
+{
+  igpt_result result = igpt__check_training(session, "igpt_gradients_zero");
+  if (result) return result;
+  memset(session->gradient, 0, session->model->specs.scalars * sizeof(float));
+  session->pictures = 0;
+  return IGPT_OK;
+}
+
+/* Class loss of `count` pictures from s->normed: adds the sums to `losses`; with a weight, adds its
+   gradient to score and to s->dy = dL/d normed.
+     z[k] = pooled . score[k]     loss = log(sum of exp(z)) - z[label]
+     dz[k] = weight (softmax(z)[k] - (k == label))
+     dscore[k] += dz[k] pooled    dnormed[i] += (sum over k of dz[k] score[k]) / T, for every i */
+static void igpt__class_loss(igpt_session *s, igpt_losses *losses, const int32_t *labels,
+                             size_t count, float weight)
+{
+  const igpt_kernels *kernels = s->math.kernels;
+  const float *score = s->model->weights.score;
+  size_t b, k, i;
+  igpt__class_logits(s, s->classes, count);
+  for (b = 0; b < count; b++) {
+    const size_t label = (size_t)labels[b];
+    float *z = s->classes + b * s->K, *pooled = s->pooled + b * s->C, most, sum;
+    size_t best = 0;
+    for (k = 1; k < s->K; k++)
+      if (z[k] > z[best]) best = k;
+    losses->correct += best == label;
+    most = z[best];
+    losses->classification += (double)most - (double)z[label];
+    sum = kernels->exp_sum(z, z, 1, most, s->K);
+    losses->classification += log((double)sum);
+    kernels->scale(z, weight / sum, s->K);
+    z[label] -= weight;
+    for (k = 0; k < s->K; k++)
+      kernels->axpy(s->gradients.score + k * s->C, z[k], pooled, s->C);
+    memset(pooled, 0, s->C * sizeof *pooled);               /* from here: its own gradient, / T */
+    for (k = 0; k < s->K; k++) kernels->axpy(pooled, z[k] / (float)s->T, score + k * s->C, s->C);
+    for (i = 0; i < s->T; i++) kernels->add(s->dy + (b * s->T + i) * s->C, pooled, s->C);
+  }
+}
+
+/* Weight of every position in the sum over pictures of each one's mean. */
+static void igpt__position_weights(igpt_session *s, const igpt__pass *pass, float generative)
+{
+  size_t b, i;
+  for (b = 0; b < pass->count; b++) {
+    const uint8_t *mask = pass->mask ? pass->mask + b * s->T : NULL;
+    const size_t counted = igpt__counted(s, mask);
+    for (i = 0; i < s->T; i++) {
+      const int counts = s->model->config.objective == IGPT_AR || (mask && mask[i]);
+      s->weight[b * s->T + i] = counts && counted ? generative / (float)counted : 0;
+    }
+  }
+}
+
+/* Forward and backward of at most B pictures; adds to the sums in `losses`. */
+static igpt_result igpt__backward_pass(igpt_session *s, igpt_losses *losses, const igpt__pass *pass,
+                                       const int32_t *labels, const igpt_loss_desc *weights)
+{
+  const size_t rows = pass->count * s->T;
+  float *r_f = s->nats;           /* 1 / rms of the last norm, until the losses need the place */
+  double generative;
+  igpt_result result;
+  size_t l;
+  result = igpt__forward_stream(s, pass, NULL);
+  if (result) return result;
+  igpt__position_weights(s, pass, weights->generative);
+  result = igpt__head_loss(s, pass->tokens, s->weight, rows);            /* s->dy = dL/d normed */
+  if (result) return result;
+  generative = igpt__sum_nats(s, pass);
+  losses->generative += generative;
+  if (labels) igpt__class_loss(s, losses, labels, pass->count, weights->classification);
+  if (!igpt__finite(generative) || !igpt__finite(losses->classification))
+    return igpt__fail(&s->desc.log, IGPT_NOT_FINITE, "igpt_backward: the loss is %g",
+                      losses->generative + losses->classification);
+
+  /* normed = norm(x; ln_f), then the blocks from the last to the first */
+  igpt__norm(s, s->normed, r_f, s->layer[s->L].x, s->model->weights.ln_f, rows);
+  memset(s->dx, 0, rows * s->C * sizeof(float));
+  igpt__norm_backward(s, s->dx, s->gradients.ln_f, s->dy, s->layer[s->L].x, r_f,
+                      s->model->weights.ln_f, rows);
+  for (l = s->L; l-- > 0;)
+    if (igpt__block_backward(s, pass->count, l)) return IGPT_CANCELLED;
+  igpt__embed_backward(s, s->dx, pass);
+  return IGPT_OK;
+}
+
+igpt_result igpt_backward(igpt_session *session, igpt_losses *losses, const igpt_batch *batch,
+                          const igpt_loss_desc *desc)
+{
+  igpt_session *s = session;
+  igpt_loss_desc weights = { 0, 0 };
+  igpt_losses sum;
+  igpt_result result = igpt__check_training(s, "igpt_backward");
+  size_t first, i;
+  if (!result) result = igpt__check_batch(s, batch);
+  if (result) return result;
+  if (desc) weights = *desc;
+  if (weights.generative == 0 && weights.classification == 0) {
+    weights.generative = 1;
+    weights.classification = batch->labels ? 1.0f : 0.0f;
+  }
+  if (weights.classification != 0 && (!batch->labels || !s->K))
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "igpt_backward: a class loss needs labels, and a class head (classes is %z)",
+                      s->K);
+  if (weights.classification != 0)
+    for (i = 0; i < batch->count; i++)
+      if (batch->labels[i] < 0 || (size_t)batch->labels[i] >= s->K)
+        return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                          "batch.labels[%z] is %d, and the class head has %z classes", i,
+                          (int)batch->labels[i], s->K);
+  s->decode_count = 0;            /* the cache lies where the activations go */
+  memset(&sum, 0, sizeof sum);
+  for (first = 0; first < batch->count; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, batch, first);
+    pass.keep = 1;
+    result = igpt__backward_pass(s, &sum, &pass,
+                                 weights.classification != 0 ? batch->labels + first : NULL,
+                                 &weights);
+    if (result) {
+      igpt_gradients_zero(s);
+      return result;
+    }
+  }
+  s->pictures += batch->count;
+  if (losses) {
+    const double count = batch->count ? (double)batch->count : 1;
+    losses->generative = sum.generative / count;
+    losses->classification = sum.classification / count;
+    losses->total = (double)weights.generative * losses->generative +
+                    (double)weights.classification * losses->classification;
+    losses->correct = sum.correct;
+  }
+  return IGPT_OK;
+}
+
+igpt_result igpt_gradients(igpt_session *session, float **block, size_t *count, size_t *pictures)
+{
+  igpt_result result = igpt__check_training(session, "igpt_gradients");
+  if (result) return result;
+  if (block) *block = session->gradient;
+  if (count) *count = session->model->specs.scalars;
+  if (pictures) *pictures = session->pictures;
+  return IGPT_OK;
+}
+
+igpt_result igpt_gradient_at(igpt_session *session, igpt_tensor *out, size_t index)
+{
+  igpt_result result = igpt__check_training(session, "igpt_gradient_at");
+  return result ? result : igpt__tensor_at(session->model, session->gradient, out, index);
+}
+
+static void igpt__squares_task(void *arg, size_t index, int worker)
+{
+  igpt_session *s = (igpt_session *)arg;
+  const size_t at = index * IGPT__FLAT;
+  const size_t n = igpt__min_size(IGPT__FLAT, s->model->specs.scalars - at);
+  (void)worker;
+  s->partial[index] = s->math.kernels->sum_squares(s->gradient + at, n);
+}
+
+/* |sum of gradients|: every task its part, the parts in order */
+static double igpt__gradient_length(igpt_session *s)
+{
+  const size_t tasks = igpt__divide_up(s->model->specs.scalars, IGPT__FLAT);
+  double sum = 0;
+  size_t i;
+  igpt__run(&s->math.runner, igpt__squares_task, s, tasks);
+  for (i = 0; i < tasks; i++) sum += s->partial[i];
+  return sqrt(sum);
+}
+
+igpt_result igpt_gradient_norm(igpt_session *session, double *norm)
+{
+  igpt_result result = igpt__check_training(session, "igpt_gradient_norm");
+  if (result || !norm) return result ? result : IGPT_BAD_ARGUMENT;
+  *norm = session->pictures ? igpt__gradient_length(session) / (double)session->pictures : 0;
+  return IGPT_OK;
+}
+
+typedef struct igpt__step_job {
+  igpt_session *s;
+  float *weights;
+  igpt__adam adam;                /* with the decay of tensors that decay */
+} igpt__step_job;
+
+/* One task's run of scalars, cut where tensors end, as decay is a matter of the tensor. */
+static void igpt__step_task(void *arg, size_t index, int worker)
+{
+  const igpt__step_job *job = (const igpt__step_job *)arg;
+  const igpt_session *s = job->s;
+  const igpt__specs *specs = &s->model->specs;
+  size_t at = index * IGPT__FLAT, end = igpt__min_size(at + IGPT__FLAT, specs->scalars);
+  (void)worker;
+  while (at < end) {
+    const int head = at < specs->head_scalars;
+    const size_t base = head ? 0 : at - (at - specs->head_scalars) % specs->block_scalars;
+    const igpt__spec *spec = head ? specs->head : specs->block;
+    igpt__adam adam = job->adam;
+    size_t n;
+    while (base + spec->offset + spec->count <= at) spec++;
+    n = igpt__min_size(end, base + spec->offset + spec->count) - at;
+    if (!spec->decay) adam.decay = 0;
+    s->math.kernels->adam(job->weights + at, s->moment1 + at, s->moment2 + at, s->gradient + at,
+                          &adam, n);
+    at += n;
+  }
+}
+
+igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
+                      const igpt_adam_desc *desc)
+{
+  igpt_session *s = session;
+  igpt__step_job job;
+  igpt_adam_desc d;
+  double length, scale, steps;
+  igpt_result result = igpt__check_training(s, "igpt_step");
+  if (result) return result;
+  if (!model || model != s->model || !desc)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "igpt_step: %s", desc ? "the model is not the session's" : "desc is null");
+  d = *desc;
+  if (d.beta1 == 0) d.beta1 = 0.9f;
+  if (d.beta2 == 0) d.beta2 = 0.95f;
+  if (d.epsilon == 0) d.epsilon = 1e-8f;
+  if (!d.pictures) d.pictures = s->pictures;
+  if (!(d.rate >= 0 && d.beta1 >= 0 && d.beta1 < 1 && d.beta2 >= 0 && d.beta2 < 1 &&
+        d.epsilon > 0 && d.weight_decay >= 0 && d.clip >= 0 && igpt__finite((double)d.rate)))
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "igpt_step: rate %g, beta1 %g, beta2 %g, epsilon %g, weight_decay %g, "
+                      "clip %g",
+                      (double)d.rate, (double)d.beta1, (double)d.beta2, (double)d.epsilon,
+                      (double)d.weight_decay, (double)d.clip);
+  if (!d.pictures)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_step: no igpt_backward came before");
+  length = igpt__gradient_length(s) / (double)d.pictures;
+  if (norm) *norm = length;
+  if (!igpt__finite(length)) {
+    igpt_gradients_zero(s);
+    return igpt__fail(&s->desc.log, IGPT_NOT_FINITE, "igpt_step: the gradient's norm is %g",
+                      length);
+  }
+  scale = 1 / (double)d.pictures;
+  if (d.clip > 0 && length > (double)d.clip) scale *= (double)d.clip / length;
+  steps = (double)++s->steps;
+  job.s = s;
+  job.weights = model->scalars;
+  job.adam.scale = (float)scale;
+  job.adam.beta1 = d.beta1;
+  job.adam.beta2 = d.beta2;
+  job.adam.rate = (float)((double)d.rate / (1 - pow((double)d.beta1, steps)));
+  job.adam.root = (float)(1 / sqrt(1 - pow((double)d.beta2, steps)));
+  job.adam.epsilon = d.epsilon;
+  job.adam.decay = d.rate * d.weight_decay;
+  igpt__run(&s->math.runner, igpt__step_task, &job,
+            igpt__divide_up(s->model->specs.scalars, IGPT__FLAT));
+  s->pictures = 0;                /* igpt__step_task has cleared the gradients */
+  model->step++;
+  return IGPT_OK;
+}
+
+double igpt_schedule(const igpt_schedule_desc *desc, double step)
+{
+  double part;
+  if (!desc) return 0;
+  if (step < desc->warmup) {
+    part = (step + 1) / desc->warmup;
+    return desc->rate * (part < 1 ? part : 1);
+  }
+  if (desc->shape == IGPT_CONSTANT) return desc->rate;
+  part = desc->steps > desc->warmup ? (step - desc->warmup) / (desc->steps - desc->warmup) : 1;
+  if (part > 1) part = 1;
+  part = desc->shape == IGPT_LINEAR ? 1 - part : 0.5 * (1 + cos(3.141592653589793 * part));
+  return desc->rate * (desc->end + (1 - desc->end) * part);
+}
+
+#endif /* IGPT_NO_TRAIN */
+
+/* ==== 13. sampling ===========================================================================
+
+   An AR model writes a picture pixel by pixel: the logits of position i, one draw, and that token
+   is what position i + 1 sees. Done naively each pixel costs a whole forward pass. But the keys and
+   values of earlier positions never change, so they are kept: with that cache a pixel costs one row
+   of every matrix product, and a look back over the keys. All chains of additions are the same as
+   in the full pass, and so are the bits.
+
+   A BERT model knows no order: it fills many hidden pixels at once, first those it is most certain
+   of, and looks again at the rest with these in place. Chang et al.: "MaskGIT", CVPR 2022, for the
+   order of filling.                                                                              */
+
+/* ---- one draw -------------------------------------------------------------------------------- */
+
+/* Floats that are not negative are ordered as their bits are. */
+static float igpt__from_bits(uint32_t bits)
+{
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+/* The largest threshold t for which what `p` holds at or above t is enough: at least `k` values, or
+   a sum of at least `mass`. Bisection over the bits of t needs no sorted copy. */
+static float igpt__threshold(const float *p, int n, int k, double mass)
+{
+  uint32_t low = 0, high = 0x7f800000u;          /* enough at low, not enough at high */
+  while (high - low > 1) {
+    const uint32_t middle = low + (high - low) / 2;
+    const float t = igpt__from_bits(middle);
+    double sum = 0;
+    int i, count = 0;
+    for (i = 0; i < n; i++)
+      if (p[i] >= t) {
+        count++;
+        sum += (double)p[i];
+      }
+    if (count >= k && sum >= mass) low = middle;
+    else high = middle;
+  }
+  return igpt__from_bits(low);
+}
+
+/* Keeps what lies above the threshold, and of its equals the first, until k or mass is reached. */
+static void igpt__keep(float *p, int n, int k, double mass)
+{
+  const float t = igpt__threshold(p, n, k, mass);
+  double sum = 0;
+  int i, count = 0;
+  for (i = 0; i < n; i++)
+    if (p[i] > t) {
+      count++;
+      sum += (double)p[i];
+    }
+  for (i = 0; i < n; i++) {
+    if (p[i] > t) continue;
+    if (p[i] == t && (count < k || sum < mass)) {
+      count++;
+      sum += (double)p[i];
+    } else {
+      p[i] = 0;
+    }
+  }
+}
+
+int igpt_draw(igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc)
+{
+  const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_GENERIC);   /* the same draw everywhere */
+  const float temperature = desc && desc->temperature > 0 ? desc->temperature : 1;
+  const int top_k = desc ? desc->top_k : 0;
+  const double top_p = desc ? (double)desc->top_p : 0;
+  float *p = logits;
+  double sum = 0, point;
+  int v, last = -1;
+  if (!rng || !logits || vocabulary < 1) return -1;
+  for (v = 0; v < vocabulary; v++)
+    if (p[v] != p[v]) return -1;
+  {
+    /* p = exp((z - max) / temperature): at least one of them is 1 */
+    const float most = kernels->max(p, (size_t)vocabulary);
+    for (v = 0; v < vocabulary; v++) p[v] -= most;
+    kernels->exp_sum(p, p, 1 / temperature, 0, (size_t)vocabulary);
+  }
+  if (top_k > 0 && top_k < vocabulary) igpt__keep(p, vocabulary, top_k, 0);
+  for (v = 0; v < vocabulary; v++) sum += (double)p[v];
+  if (top_p > 0 && top_p < 1) {
+    igpt__keep(p, vocabulary, 1, top_p * sum);
+    for (sum = 0, v = 0; v < vocabulary; v++) sum += (double)p[v];
+  }
+  for (v = 0; v < vocabulary; v++) p[v] = (float)((double)p[v] / sum);
+
+  for (sum = 0, v = 0; v < vocabulary; v++) sum += (double)p[v];
+  point = (double)igpt_rng_uniform(rng) * sum;
+  for (sum = 0, v = 0; v < vocabulary; v++)
+    if (p[v] > 0) {
+      last = v;
+      sum += (double)p[v];
+      if (point < sum) break;
+    }
+  return last;
+}
+
+static igpt_result igpt__check_sample(const igpt_session *s, const igpt_sample_desc *desc,
+                                      const char *call)
+{
+  if (desc->keep < 0 || (size_t)desc->keep > s->T)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "%s: keep is %d, and must be 0..%z", call,
+                      desc->keep, s->T);
+  if (!(desc->temperature >= 0 && igpt__finite((double)desc->temperature)) || desc->top_k < 0 ||
+      !(desc->top_p >= 0 && desc->top_p <= 1) || desc->rounds < 0)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "%s: temperature %g, top_k %d, top_p %g, rounds %d", call,
+                      (double)desc->temperature, desc->top_k, (double)desc->top_p, desc->rounds);
+  return IGPT_OK;
+}
+
+/* ---- position by position -------------------------------------------------------------------- */
+
+igpt_result igpt_decode_begin(igpt_session *session, const uint16_t *prefix, int keep, int count)
+{
+  igpt_session *s = session;
+  const igpt_log *log;
+  igpt__pass pass;
+  size_t n, i;
+  if (!s) return IGPT_BAD_ARGUMENT;
+  log = &s->desc.log;
+  s->decode_count = 0;
+  if (s->model->config.objective != IGPT_AR)
+    return igpt__fail(log, IGPT_WRONG_OBJECTIVE,
+                      "sampling pixel by pixel needs an AR model, and this one is BERT: igpt_fill");
+  if (!s->cache)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "the session was created with no_cache 1");
+  if (count < 1 || (size_t)count > s->B || keep < 0 || (size_t)keep >= s->T || (keep && !prefix))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                      "igpt_decode_begin: count %d, keep %d of %z pictures, %z positions%s", count,
+                      keep, s->B, s->T, keep && !prefix ? "; prefix is null" : "");
+  n = (size_t)keep;
+  for (i = 0; i < n * (size_t)count; i++)
+    if (prefix[i] >= s->V)
+      return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                        "igpt_decode_begin: prefix[%z] is %d, and the vocabulary is %z", i,
+                        (int)prefix[i], s->V);
+  if (n) {                        /* positions 0..keep-1 see the start and tokens 0..keep-2 */
+    memset(&pass, 0, sizeof pass);
+    pass.tokens = prefix;
+    pass.count = (size_t)count;
+    pass.stride = pass.positions = n;
+    pass.cache = 1;
+    pass.map_layer = -1;
+    if (igpt__forward_stream(s, &pass, NULL)) return IGPT_CANCELLED;
+    for (i = 0; i < pass.count; i++) s->decode_tokens[i] = prefix[i * n + n - 1];
+  }
+  s->decode_count = (size_t)count;
+  s->decode_position = n;
+  s->decode_started = 0;
+  return IGPT_OK;
+}
+
+igpt_result igpt_decode(igpt_session *session, float *logits, const uint16_t *tokens)
+{
+  igpt_session *s = session;
+  igpt__pass pass;
+  size_t b;
+  if (!s) return IGPT_BAD_ARGUMENT;
+  if (!s->decode_count || !logits || s->decode_position >= s->T)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_decode: %s",
+                      !s->decode_count ? "igpt_decode_begin comes first"
+                      : !logits ? "logits is null" : "all positions are decoded");
+  if (s->decode_started) {
+    for (b = 0; tokens && b < s->decode_count; b++)
+      if (tokens[b] >= s->V)
+        return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                          "igpt_decode: tokens[%z] is %d, and the vocabulary is %z", b,
+                          (int)tokens[b], s->V);
+    if (!tokens) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_decode: tokens is null");
+    memcpy(s->decode_tokens, tokens, s->decode_count * sizeof *tokens);
+  }
+  memset(&pass, 0, sizeof pass);
+  pass.tokens = s->decode_tokens;
+  pass.count = s->decode_count;
+  pass.stride = pass.positions = 1;
+  pass.first = s->decode_position;
+  pass.decode = pass.cache = 1;
+  pass.map_layer = -1;
+  if (igpt__forward_stream(s, &pass, NULL)) return IGPT_CANCELLED;
+  igpt__linear_transposed(s, logits, s->normed, s->model->weights.lm_head, pass.count, s->C, s->V);
+  s->decode_position++;
+  s->decode_started = 1;
+  return IGPT_OK;
+}
+
+igpt_result igpt_sample(igpt_session *session, uint16_t *tokens, size_t count,
+                        const igpt_sample_desc *desc)
+{
+  igpt_session *s = session;
+  igpt_sample_desc d;
+  igpt_result result;
+  size_t first, b, i;
+  if (!s) return IGPT_BAD_ARGUMENT;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  result = igpt__check_sample(s, &d, "igpt_sample");
+  if (result || !count || (size_t)d.keep == s->T) return result;
+  if (!tokens) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_sample: tokens is null");
+  for (first = 0; first < count; first += s->B) {
+    const size_t n = igpt__min_size(s->B, count - first), keep = (size_t)d.keep;
+    uint16_t *row = tokens + first * s->T;
+    for (b = 0; b < n; b++) memcpy(s->draft + b * keep, row + b * s->T, keep * sizeof *row);
+    result = igpt_decode_begin(s, s->draft, d.keep, (int)n);
+    for (i = keep; i < s->T && !result; i++) {
+      result = igpt_decode(s, s->logits, s->draft);
+      for (b = 0; b < n && !result; b++) {
+        igpt_rng rng = igpt_rng_seed(d.seed, d.first + first + b);
+        int token;
+        rng.index = i;
+        token = igpt_draw(&rng, s->logits + b * s->V, (int)s->V, &d);
+        if (token < 0)
+          return igpt__fail(&s->desc.log, IGPT_NOT_FINITE,
+                            "igpt_sample: a logit of picture %z, position %z is not a number",
+                            first + b, i);
+        row[b * s->T + i] = s->draft[b] = (uint16_t)token;
+      }
+    }
+    if (result) return result;
+  }
+  return IGPT_OK;
+}
+
+/* ---- the most certain first ------------------------------------------------------------------ */
+
+void igpt_mask_random(igpt_rng *rng, uint8_t *mask, size_t count, float part)
+{
+  size_t i;
+  if (!rng || !mask) return;
+  if (part == 0) part = 0.15f;
+  for (i = 0; i < count; i++) mask[i] = igpt_rng_uniform(rng) <= part;
+}
+
+/* For every hidden row of a pass: a draft of its token, and (in nats) how certain the model is, the
+   probability of its favourite colour. */
+static igpt_result igpt__draft(igpt_session *s, const igpt__pass *pass,
+                               const igpt_sample_desc *desc, uint64_t picture, int round)
+{
+  const size_t rows = pass->count * s->T;
+  size_t first, i;
+  for (first = 0; first < rows; first += IGPT__LOGIT_ROWS) {
+    const size_t n = igpt__min_size(IGPT__LOGIT_ROWS, rows - first);
+    igpt__linear_transposed(s, s->logits, s->normed + first * s->C, s->model->weights.lm_head, n,
+                            s->C, s->V);
+    for (i = 0; i < n; i++) {
+      const size_t row = first + i;
+      float *z = s->logits + i * s->V, most;
+      igpt_rng rng = igpt_rng_seed(desc->seed, picture + row / s->T);
+      int token;
+      if (!s->hidden[row]) continue;
+      most = s->math.kernels->max(z, s->V);
+      s->nats[row] = 1 / s->math.kernels->exp_sum(NULL, z, 1, most, s->V);
+      rng.index = (uint64_t)round * s->T + row % s->T;
+      token = igpt_draw(&rng, z, (int)s->V, desc);
+      if (token < 0) return IGPT_NOT_FINITE;
+      s->draft[row] = (uint16_t)token;
+    }
+  }
+  return IGPT_OK;
+}
+
+igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *mask, size_t count,
+                      const igpt_sample_desc *desc)
+{
+  igpt_session *s = session;
+  igpt_sample_desc d;
+  igpt_batch batch;
+  igpt_result result;
+  size_t first, b, i;
+  if (!s) return IGPT_BAD_ARGUMENT;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if (!d.rounds) d.rounds = 16;
+  result = igpt__check_sample(s, &d, "igpt_fill");
+  if (result || !count) return result;
+  if (s->model->config.objective != IGPT_BERT)
+    return igpt__fail(&s->desc.log, IGPT_WRONG_OBJECTIVE,
+                      "filling in any order needs a BERT model, and this one is AR: igpt_sample");
+  if (!tokens || !mask)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_fill: tokens or mask is null");
+  for (i = 0; i < count * s->T; i++)     /* what is hidden need not be valid yet */
+    if (mask[i]) tokens[i] = 0;
+  memset(&batch, 0, sizeof batch);
+  batch.tokens = tokens;
+  batch.count = count;
+  result = igpt__check_batch(s, &batch);
+  for (first = 0; first < count && !result; first += s->B) {
+    igpt__pass pass = igpt__whole_pass(s, &batch, first);
+    const size_t rows = pass.count * s->T;
+    uint16_t *row = tokens + first * s->T;
+    int round;
+    for (i = 0; i < rows; i++) s->hidden[i] = mask[first * s->T + i] != 0;
+    pass.mask = s->hidden;
+    for (round = 0; round < d.rounds && !result; round++) {
+      result = igpt__forward_stream(s, &pass, NULL);
+      if (!result) result = igpt__draft(s, &pass, &d, d.first + first, round);
+      for (b = 0; b < pass.count && !result; b++) {
+        uint8_t *hidden = s->hidden + b * s->T;
+        const size_t at = b * s->T;
+        size_t total = 0, left = 0, stay;
+        float least;
+        for (i = 0; i < s->T; i++) {
+          total += mask[(first + b) * s->T + i] != 0;
+          left += hidden[i] != 0;
+          if (!hidden[i]) s->nats[at + i] = -1;         /* below any probability */
+        }
+        /* hidden after this round: a quarter of a cosine, all of it gone in the last */
+        stay = (size_t)((double)total * cos(1.5707963267948966 * (round + 1) / d.rounds));
+        if (round + 1 == d.rounds) stay = 0;
+        if (left <= stay) continue;
+        left -= stay;                                   /* to be filled now */
+        least = igpt__threshold(s->nats + at, (int)s->T, (int)left, 0);
+        for (i = 0; i < s->T; i++)                      /* above the threshold, then its equals */
+          if (hidden[i] && s->nats[at + i] > least) left--;
+        for (i = 0; i < s->T; i++) {
+          if (!hidden[i] || s->nats[at + i] < least) continue;
+          if (s->nats[at + i] == least && left-- == 0) break;
+          row[at + i] = s->draft[at + i];
+          hidden[i] = 0;
+        }
+      }
+    }
+  }
+  if (result == IGPT_NOT_FINITE)
+    igpt__fail(&s->desc.log, result, "igpt_fill: a logit is not a number");
+  return result;
+}
+
+/* ==== 14. palette ============================================================================
+
+   A pixel of three bytes becomes one token: the index of the nearest of at most 512 colours. The
+   sequence is then three times shorter than with a token a channel, for a loss of a few grey steps.
+   The colours are found by k-means: seeds are drawn far from each other (k-means++), then Lloyd's
+   rounds alternate between giving every colour to its nearest centre and moving every centre to the
+   mean of its colours.
+
+   Three ideas make it exact and quick. (1) Only distinct colours matter, weighted by their
+   counts. A map of 2^24 bits, numbered along a Morton curve (the bits of R, G and B interleaved),
+   finds them: a colour's number is the count of bits set before its own. 3 MB of map and 14 bytes
+   a distinct colour are all the scratch there is, for any number of pixels; a table of counts
+   would take 64 MB for the smallest picture. (2) Neighbours on the Morton curve are neighbours in
+   the cube, so a run of 128 colours fits in a small box, and only the few centres that can be
+   nearest to anything in this box are compared (Kanungo et al. filter the cells of a tree in the
+   same way). The result is what the comparison with all centres gives, bit for bit. (3) All sums
+   are sums of integers: no order of adding, and so no number of workers, changes anything.
+
+   Cost of a round: distinct colours x (about 64 distances), instead of pixels x 512.
+
+   Arthur, Vassilvitskii: "k-means++: the advantages of careful seeding", SODA 2007.
+   Kanungo et al.: "An efficient k-means clustering algorithm", PAMI 2002.                        */
+
+/* ---- centres as distances see them ---------------------------------------------------------- */
+
+/* Distances are taken in 8-bit steps, v = 127.5 (c + 1), where pixels are whole numbers, with
+   centres on a grid of 2^-16 steps. That undoes the rounding of c to float32 (at most 4e-6 steps),
+   so a palette of whole numbers is one again and its ties are true ties; and pixel minus centre has
+   at most 24 bits, so that only squares and their sum are rounded. */
+static float igpt__palette_step(double v)
+{
+  v = floor(v * 65536 + 0.5) / 65536;
+  return (float)v;
+}
+
+static float igpt__palette_step_of(float c) { return igpt__palette_step(127.5 * ((double)c + 1)); }
+static float igpt__palette_unit_of(float v) { return (float)((double)v / 127.5 - 1); }
+
+#define IGPT__PALETTE_FAR 1e18f   /* where unused places of the kernel's centres are */
+#define IGPT__PALETTE_REACH 1e4f  /* centres further out than this, in units, are refused */
+
+static igpt_result igpt__palette_check(const igpt_palette *palette)
+{
+  int i, j;
+  if (!palette || palette->colours < 1 || palette->colours > IGPT_PALETTE_MAX)
+    return IGPT_BAD_ARGUMENT;
+  for (i = 0; i < palette->colours; i++)
+    for (j = 0; j < 3; j++) {
+      float c = palette->centre[i][j];
+      if (!igpt__finite((double)c)) return IGPT_NOT_FINITE;
+      if (c > IGPT__PALETTE_REACH || c < -IGPT__PALETTE_REACH) return IGPT_BAD_ARGUMENT;
+    }
+  return IGPT_OK;
+}
+
+/* Centres for the kernel: to (3,padded) in 8-bit steps. Returns padded, a multiple of 64. */
+static size_t igpt__palette_planes(float *to, const igpt_palette *palette)
+{
+  size_t i, j, n = (size_t)palette->colours, padded = igpt__size_round(n, 64);
+  for (j = 0; j < 3; j++)
+    for (i = 0; i < padded; i++)
+      to[j * padded + i] =
+        i < n ? igpt__palette_step_of(palette->centre[i][j]) : IGPT__PALETTE_FAR;
+  return padded;
+}
+
+/* ---- encode, decode, error ------------------------------------------------------------------ */
+
+#define IGPT__PALETTE_BLOCK 256   /* pixels at a time: 4 KB of the stack, the centres 6 KB */
+
+/* index_i = argmin over j of |pixel_i - centre_j|^2. A pixel equal to the one before it shares its
+   answer: drawings and digits are mostly such runs. */
+static void igpt__palette_block(uint16_t *tokens, const uint8_t *rgb, size_t count,
+                                const float *planes, size_t padded, const igpt_kernels *kernels)
+{
+  float points[IGPT__PALETTE_BLOCK * 3];
+  uint16_t found[IGPT__PALETTE_BLOCK], slot[IGPT__PALETTE_BLOCK];
+  size_t i, used = 0;
+  for (i = 0; i < count; i++, rgb += 3) {
+    if (i == 0 || rgb[0] != rgb[-3] || rgb[1] != rgb[-2] || rgb[2] != rgb[-1]) {
+      points[3 * used] = rgb[0];
+      points[3 * used + 1] = rgb[1];
+      points[3 * used + 2] = rgb[2];
+      used++;
+    }
+    slot[i] = (uint16_t)(used - 1);
+  }
+  kernels->nearest(found, points, planes, used, padded);
+  for (i = 0; i < count; i++) tokens[i] = found[slot[i]];
+}
+
+igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens, const uint8_t *rgb,
+                                size_t pixels)
+{
+  float planes[3 * IGPT_PALETTE_MAX];
+  size_t at, padded;
+  const igpt_kernels *kernels;
+  igpt_result result = igpt__palette_check(palette);
+  if (result) return result;
+  if (pixels == 0) return IGPT_OK;
+  if (!tokens || !rgb) return IGPT_BAD_ARGUMENT;
+  kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+  padded = igpt__palette_planes(planes, palette);
+  for (at = 0; at < pixels; at += IGPT__PALETTE_BLOCK)
+    igpt__palette_block(tokens + at, rgb + 3 * at,
+                        igpt__min_size(pixels - at, IGPT__PALETTE_BLOCK), planes, padded, kernels);
+  return IGPT_OK;
+}
+
+/* rgb = rint(127.5 * (centre + 1)) in float32, half to even, and within a byte. */
+static void igpt__palette_bytes(uint8_t (*to)[3], const igpt_palette *palette)
+{
+  int i, j;
+  for (i = 0; i < palette->colours; i++)
+    for (j = 0; j < 3; j++) {
+      float v = 127.5f * (palette->centre[i][j] + 1.0f), whole = floorf(v), rest = v - whole;
+      if (rest > 0.5f || (rest == 0.5f && fmodf(whole, 2.0f) != 0)) whole += 1.0f;
+      to[i][j] = (uint8_t)(whole < 0 ? 0 : whole > 255 ? 255 : whole);
+    }
+}
+
+igpt_result igpt_palette_decode(const igpt_palette *palette, uint8_t *rgb, const uint16_t *tokens,
+                                size_t pixels)
+{
+  uint8_t bytes[IGPT_PALETTE_MAX][3];
+  size_t i;
+  igpt_result result = igpt__palette_check(palette);
+  if (result) return result;
+  if (pixels == 0) return IGPT_OK;
+  if (!tokens || !rgb) return IGPT_BAD_ARGUMENT;
+  for (i = 0; i < pixels; i++)
+    if (tokens[i] >= palette->colours) return IGPT_BAD_ARGUMENT;
+  igpt__palette_bytes(bytes, palette);
+  for (i = 0; i < pixels; i++) memcpy(rgb + 3 * i, bytes[tokens[i]], 3);
+  return IGPT_OK;
+}
+
+/* mse = mean over pixels and channels of (rgb - decode(encode(rgb)))^2,
+   psnr = 10 log10(255^2 / mse) */
+igpt_result igpt_palette_error(const igpt_palette *palette, double *mse, double *psnr,
+                               const uint8_t *rgb, size_t pixels)
+{
+  float planes[3 * IGPT_PALETTE_MAX];
+  uint8_t bytes[IGPT_PALETTE_MAX][3];
+  uint16_t tokens[IGPT__PALETTE_BLOCK];
+  size_t at, i, j, padded;
+  uint64_t sum = 0;
+  double mean;
+  const igpt_kernels *kernels;
+  igpt_result result = igpt__palette_check(palette);
+  if (result) return result;
+  if (!rgb || pixels == 0) return IGPT_BAD_ARGUMENT;
+  kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+  padded = igpt__palette_planes(planes, palette);
+  igpt__palette_bytes(bytes, palette);
+  for (at = 0; at < pixels; at += IGPT__PALETTE_BLOCK) {
+    size_t count = igpt__min_size(pixels - at, IGPT__PALETTE_BLOCK);
+    const uint8_t *from = rgb + 3 * at;
+    igpt__palette_block(tokens, from, count, planes, padded, kernels);
+    for (i = 0; i < count; i++)
+      for (j = 0; j < 3; j++) {
+        int d = (int)from[3 * i + j] - (int)bytes[tokens[i]][j];
+        sum += (uint64_t)(d * d);
+      }
+  }
+  mean = (double)sum / ((double)pixels * 3);
+  if (mse) *mse = mean;
+  if (psnr) *psnr = sum ? 10 * log10(255.0 * 255.0 / mean) : HUGE_VAL;
+  return IGPT_OK;
+}
+
+/* ---- distinct colours ----------------------------------------------------------------------- */
+
+/* The map: 2^24 bits in words of 64, and how many bits are set in the words before each. */
+#define IGPT__MAP_WORDS ((size_t)1 << 18)
+
+typedef struct igpt__colour_map {
+  uint64_t *bits;                 /* (IGPT__MAP_WORDS) */
+  uint32_t *before;               /* (IGPT__MAP_WORDS) */
+  uint32_t  spread[256];          /* bit b of a byte to bit 3 b */
+} igpt__colour_map;
+
+static uint32_t igpt__colour_code(const igpt__colour_map *map, const uint8_t *rgb)
+{
+  return map->spread[rgb[0]] << 2 | map->spread[rgb[1]] << 1 | map->spread[rgb[2]];
+}
+
+static uint32_t igpt__count_bits(uint64_t x)
+{
+  x -= x >> 1 & 0x5555555555555555u;
+  x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+  x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+  return (uint32_t)(x * 0x0101010101010101u >> 56);
+}
+
+/* The number of a colour that is in the map. */
+static size_t igpt__colour_number(const igpt__colour_map *map, uint32_t code)
+{
+  uint64_t below = ((uint64_t)1 << (code & 63)) - 1;
+  return map->before[code >> 6] + igpt__count_bits(map->bits[code >> 6] & below);
+}
+
+/* ---- k-means -------------------------------------------------------------------------------- */
+
+#define IGPT__RUN 128             /* colours in a box */
+#define IGPT__GROUP 16            /* boxes in a task: centres are filtered for all, then for each */
+#define IGPT__SPAN 64             /* tasks between two looks at the watch: 131,072 colours */
+#define IGPT__TRIALS 16           /* most candidates for a seed; 8 are drawn for 512 colours */
+
+typedef struct igpt__colour_box { uint8_t low[3], high[3]; } igpt__colour_box;
+
+/* Colours given to a centre: their weight, and their sum. */
+typedef struct igpt__cluster { uint64_t weight, sum[3]; } igpt__cluster;
+
+/* Centres that are compared: to (3,padded), and which they are, ascending: lowest index on ties. */
+typedef struct igpt__nearby {
+  float    planes[3 * IGPT_PALETTE_MAX];
+  uint16_t which[IGPT_PALETTE_MAX];
+  size_t   count, padded;
+} igpt__nearby;
+
+typedef struct igpt__kmeans_worker {
+  igpt__nearby  group, run;
+  float         points[3 * IGPT__RUN];
+  uint16_t      found[IGPT__RUN];
+  uint64_t      moved;                       /* colours whose centre changed */
+  uint64_t      gain[IGPT__TRIALS];          /* what each candidate would take off the error */
+  igpt__cluster cluster[IGPT_PALETTE_MAX];
+} igpt__kmeans_worker;
+
+typedef struct igpt__kmeans {
+  const igpt_kmeans_desc *desc;
+  const igpt_kernels *kernels;
+  size_t            distinct;     /* n */
+  size_t            runs;         /* boxes: n / IGPT__RUN, rounded up */
+  uint8_t         (*colour)[3];   /* (n), in Morton order */
+  uint32_t         *weight;       /* (n), pixels of this colour */
+  uint32_t         *gap;          /* (n), seeding: squared distance to the nearest seed */
+  uint16_t         *owner;        /* (n), index of the nearest centre; 65535: none yet */
+  igpt__colour_box *box;          /* (runs) */
+  uint64_t         *mass;         /* (runs), seeding: sum of weight * gap ... */
+  uint32_t         *reach;        /* (runs), ... and the largest gap */
+  igpt__kmeans_worker *worker;    /* (workers) */
+  int               workers;
+  int               colours;      /* k */
+  float             centre[IGPT_PALETTE_MAX][3];    /* in 8-bit steps, on the grid */
+  uint16_t          rank[IGPT_PALETTE_MAX];         /* where sorting has put a centre */
+  igpt__cluster     cluster[IGPT_PALETTE_MAX];      /* of the last assignment */
+  igpt__nearby      all;
+  uint64_t          squares;      /* sum of weight * |colour|^2 */
+  size_t            trial[IGPT__TRIALS];            /* candidates for the next seed */
+  int               trials;
+  size_t            first;        /* task 0 of the present span */
+  double            done, share;  /* progress before this sweep, and the part that it is */
+} igpt__kmeans;
+
+/* One layout for size and pointers. */
+static void igpt__kmeans_layout(igpt__kmeans *km, igpt__arena *arena)
+{
+  size_t n = km->distinct, runs = km->runs;
+  km->worker = (igpt__kmeans_worker *)igpt__take(arena, (size_t)km->workers, sizeof *km->worker);
+  km->mass = (uint64_t *)igpt__take(arena, runs, sizeof *km->mass);
+  km->reach = (uint32_t *)igpt__take(arena, runs, sizeof *km->reach);
+  km->box = (igpt__colour_box *)igpt__take(arena, runs, sizeof *km->box);
+  km->weight = (uint32_t *)igpt__take(arena, n, sizeof *km->weight);
+  km->gap = (uint32_t *)igpt__take(arena, n, sizeof *km->gap);
+  km->owner = (uint16_t *)igpt__take(arena, n, sizeof *km->owner);
+  km->colour = (uint8_t (*)[3])igpt__take(arena, n, 3);
+}
+
+/* task(km, .) over all groups of runs, with a look at the watch between spans. */
+static igpt_result igpt__kmeans_sweep(igpt__kmeans *km, igpt_task *task)
+{
+  size_t groups = igpt__divide_up(km->runs, IGPT__GROUP);
+  for (km->first = 0; km->first < groups; km->first += IGPT__SPAN) {
+    double part = (double)km->first / (double)groups;
+    if (igpt__stopped(&km->desc->watch, km->done + km->share * part)) return IGPT_CANCELLED;
+    igpt__run(&km->desc->runner, task, km, igpt__min_size(groups - km->first, IGPT__SPAN));
+  }
+  return IGPT_OK;
+}
+
+/* Runs [*from, *to) of a task. */
+static void igpt__kmeans_group(const igpt__kmeans *km, size_t index, size_t *from, size_t *to)
+{
+  *from = (km->first + index) * IGPT__GROUP;
+  *to = igpt__min_size(*from + IGPT__GROUP, km->runs);
+}
+
+static uint32_t igpt__colour_distance(const uint8_t *a, const uint8_t *b)
+{
+  int r = (int)a[0] - (int)b[0], g = (int)a[1] - (int)b[1], c = (int)a[2] - (int)b[2];
+  return (uint32_t)(r * r + g * g + c * c);
+}
+
+/* Squared distance from a colour to the nearest place of a box. */
+static uint32_t igpt__box_distance(const igpt__colour_box *box, const uint8_t *a)
+{
+  uint8_t b[3];
+  int j;
+  for (j = 0; j < 3; j++)
+    b[j] = a[j] < box->low[j] ? box->low[j] : a[j] > box->high[j] ? box->high[j] : a[j];
+  return igpt__colour_distance(a, b);
+}
+
+/* ---- seeding: k-means++ --------------------------------------------------------------------- */
+
+/* A colour becomes a seed with a probability proportional to weight * gap, its part of the present
+   error. Of 2 + ln k candidates drawn so, the one that lowers the error most is taken. */
+
+/* gain_t += sum over the colours that candidate t is nearer to of weight * (gap - distance) */
+static void igpt__kmeans_try(void *arg, size_t index, int worker)
+{
+  const igpt__kmeans *km = (const igpt__kmeans *)arg;
+  igpt__kmeans_worker *own = &km->worker[worker];
+  size_t run, from, to, i;
+  int t;
+  igpt__kmeans_group(km, index, &from, &to);
+  for (run = from; run < to; run++) {
+    size_t begin = run * IGPT__RUN, end = igpt__min_size(begin + IGPT__RUN, km->distinct);
+    for (t = 0; t < km->trials; t++) {
+      const uint8_t *candidate = km->colour[km->trial[t]];
+      uint64_t gain = 0;
+      if (igpt__box_distance(&km->box[run], candidate) >= km->reach[run]) continue;
+      for (i = begin; i < end; i++) {
+        uint32_t distance = igpt__colour_distance(km->colour[i], candidate);
+        if (distance < km->gap[i]) gain += (uint64_t)km->weight[i] * (km->gap[i] - distance);
+      }
+      own->gain[t] += gain;
+    }
+  }
+}
+
+/* gap = min(gap, distance to the seed trial[0]), with the sums and maxima of the runs */
+static void igpt__kmeans_take(void *arg, size_t index, int worker)
+{
+  const igpt__kmeans *km = (const igpt__kmeans *)arg;
+  const uint8_t *seed = km->colour[km->trial[0]];
+  size_t run, from, to, i;
+  (void)worker;
+  igpt__kmeans_group(km, index, &from, &to);
+  for (run = from; run < to; run++) {
+    size_t begin = run * IGPT__RUN, end = igpt__min_size(begin + IGPT__RUN, km->distinct);
+    uint64_t mass = 0;
+    uint32_t reach = 0;
+    if (igpt__box_distance(&km->box[run], seed) >= km->reach[run]) continue;
+    for (i = begin; i < end; i++) {
+      uint32_t distance = igpt__colour_distance(km->colour[i], seed);
+      if (distance < km->gap[i]) km->gap[i] = distance;
+      if (km->gap[i] > reach) reach = km->gap[i];
+      mass += (uint64_t)km->weight[i] * km->gap[i];
+    }
+    km->mass[run] = mass;
+    km->reach[run] = reach;
+  }
+}
+
+/* [0, bound) without bias, for bounds beyond 32 bits. */
+static uint64_t igpt__rng_below64(igpt_rng *rng, uint64_t bound)
+{
+  uint64_t least = (0 - bound) % bound, draw;
+  do {
+    draw = (uint64_t)igpt_rng_next(rng) << 32;
+    draw |= igpt_rng_next(rng);
+  } while (draw < least);
+  return draw % bound;
+}
+
+/* The colour at place `at` of the line on which each takes weight * gap (gaps null: weight). */
+static size_t igpt__kmeans_pick(const igpt__kmeans *km, uint64_t at, const uint32_t *gap)
+{
+  size_t run = 0, i, end;
+  if (gap)
+    while (run + 1 < km->runs && at >= km->mass[run]) at -= km->mass[run++];
+  end = gap ? igpt__min_size((run + 1) * IGPT__RUN, km->distinct) : km->distinct;
+  for (i = run * IGPT__RUN; i + 1 < end; i++) {
+    uint64_t part = (uint64_t)km->weight[i] * (gap ? gap[i] : 1);
+    if (at < part) break;
+    at -= part;
+  }
+  return i;
+}
+
+static igpt_result igpt__kmeans_seed(igpt__kmeans *km, uint64_t pixels)
+{
+  igpt_rng rng = igpt_rng_seed(km->desc->seed, 0);
+  igpt_result result;
+  size_t i;
+  int seed, t, w, j, trials = 2 + (int)log((double)km->colours);
+  double share = km->share / km->colours;
+  if (trials > IGPT__TRIALS) trials = IGPT__TRIALS;
+  for (i = 0; i < km->distinct; i++) km->gap[i] = 0xffffffffu;
+  for (i = 0; i < km->runs; i++) km->reach[i] = 0xffffffffu;
+  for (seed = 0; seed < km->colours; seed++) {
+    if (seed == 0) {
+      km->trial[0] = igpt__kmeans_pick(km, igpt__rng_below64(&rng, pixels), NULL);
+    } else {
+      uint64_t error = 0, best = 0;
+      for (i = 0; i < km->runs; i++) error += km->mass[i];
+      for (t = 0; t < trials; t++)
+        km->trial[t] = igpt__kmeans_pick(km, igpt__rng_below64(&rng, error), km->gap);
+      for (w = 0; w < km->workers; w++) memset(km->worker[w].gain, 0, sizeof km->worker[w].gain);
+      km->trials = trials;
+      km->share = 0;
+      result = igpt__kmeans_sweep(km, igpt__kmeans_try);
+      if (result) return result;
+      for (t = 0; t < trials; t++) {
+        uint64_t gain = 0;
+        for (w = 0; w < km->workers; w++) gain += km->worker[w].gain[t];
+        if (gain > best) { best = gain; km->trial[0] = km->trial[t]; }
+      }
+    }
+    km->share = share;
+    result = igpt__kmeans_sweep(km, igpt__kmeans_take);
+    if (result) return result;
+    km->done += share;
+    for (j = 0; j < 3; j++) km->centre[seed][j] = (float)km->colour[km->trial[0]][j];
+  }
+  return IGPT_OK;
+}
+
+/* ---- Lloyd ---------------------------------------------------------------------------------- */
+
+/* to = those of `from` that can be nearest to a colour in the box: not further from the box's
+   nearest place than the best centre is from its furthest. The margin is wider than any rounding,
+   here and in the kernel, so that nothing that the kernel could choose is lost. */
+static void igpt__kmeans_filter(igpt__nearby *to, const igpt__nearby *from,
+                                const igpt__colour_box *box)
+{
+  float nearest[IGPT_PALETTE_MAX], bound = IGPT__PALETTE_FAR;
+  size_t i, j, count = 0, padded;
+  for (i = 0; i < from->count; i++) {
+    float low = 0, high = 0;
+    for (j = 0; j < 3; j++) {
+      float v = from->planes[j * from->padded + i];
+      float below = (float)box->low[j] - v, above = v - (float)box->high[j];
+      float outside = below > above ? below : above;      /* negative within the box */
+      float across = below < above ? below : above;       /* minus the way to the further side */
+      if (outside > 0) low += outside * outside;
+      high += across * across;
+    }
+    nearest[i] = low;
+    if (high < bound) bound = high;
+  }
+  bound *= 1.00001f;
+  for (i = 0; i < from->count; i++)
+    if (nearest[i] <= bound) to->which[count++] = (uint16_t)i;
+  padded = igpt__size_round(count, 64);
+  for (j = 0; j < 3; j++) {
+    float *plane = to->planes + j * padded;
+    const float *source = from->planes + j * from->padded;
+    for (i = 0; i < count; i++) plane[i] = source[to->which[i]];
+    for (; i < padded; i++) plane[i] = IGPT__PALETTE_FAR;
+  }
+  for (i = 0; i < count; i++) to->which[i] = from->which[to->which[i]];
+  to->count = count;
+  to->padded = padded;
+}
+
+static void igpt__box_join(igpt__colour_box *box, const igpt__colour_box *other)
+{
+  int j;
+  for (j = 0; j < 3; j++) {
+    if (other->low[j] < box->low[j]) box->low[j] = other->low[j];
+    if (other->high[j] > box->high[j]) box->high[j] = other->high[j];
+  }
+}
+
+/* owner = nearest centre; sums of its colours */
+static void igpt__kmeans_assign(void *arg, size_t index, int worker)
+{
+  const igpt__kmeans *km = (const igpt__kmeans *)arg;
+  igpt__kmeans_worker *own = &km->worker[worker];
+  igpt__colour_box box;
+  size_t run, from, to, i, j;
+  igpt__kmeans_group(km, index, &from, &to);
+  box = km->box[from];
+  for (run = from + 1; run < to; run++) igpt__box_join(&box, &km->box[run]);
+  igpt__kmeans_filter(&own->group, &km->all, &box);
+  for (run = from; run < to; run++) {
+    size_t begin = run * IGPT__RUN, count = igpt__min_size(IGPT__RUN, km->distinct - begin);
+    igpt__kmeans_filter(&own->run, &own->group, &km->box[run]);
+    for (i = 0; i < count; i++)
+      for (j = 0; j < 3; j++) own->points[3 * i + j] = km->colour[begin + i][j];
+    km->kernels->nearest(own->found, own->points, own->run.planes, count, own->run.padded);
+    for (i = 0; i < count; i++) {
+      uint16_t next = own->run.which[own->found[i]], *owner = &km->owner[begin + i];
+      const uint8_t *colour = km->colour[begin + i];
+      uint64_t weight = km->weight[begin + i];
+      igpt__cluster *cluster = &own->cluster[next];
+      own->moved += *owner == 0xffff || km->rank[*owner] != next;
+      *owner = next;
+      cluster->weight += weight;
+      for (j = 0; j < 3; j++) cluster->sum[j] += weight * colour[j];
+    }
+  }
+}
+
+/* Centres are kept in the order of their luma (then R, G, B), so that neighbouring tokens look
+   alike and a strip of the palette runs from dark to light. rank[i] is the new place of centre i.
+   It is done before every assignment, not once at the end, so that ties are settled by the final
+   order and a palette that has converged is a fixed point. */
+static void igpt__kmeans_sort(igpt__kmeans *km)
+{
+  double key[IGPT_PALETTE_MAX];
+  uint16_t order[IGPT_PALETTE_MAX];
+  float centre[IGPT_PALETTE_MAX][3];
+  int i, j, k = km->colours;
+  memcpy(centre, km->centre, sizeof centre);
+  for (i = 0; i < k; i++) {
+    const float *v = centre[i];
+    double luma = 0.299 * (double)v[0] + 0.587 * (double)v[1] + 0.114 * (double)v[2];
+    key[i] = luma;
+    for (j = i; j > 0; j--) {
+      const float *u = centre[order[j - 1]];
+      double other = key[order[j - 1]];
+      if (other < luma) break;
+      if (other == luma && (u[0] < v[0] || (u[0] == v[0] && u[1] <= v[1]))) break;
+      order[j] = order[j - 1];
+    }
+    order[j] = (uint16_t)i;
+  }
+  for (i = 0; i < k; i++) {
+    km->rank[order[i]] = (uint16_t)i;
+    memcpy(km->centre[i], centre[order[i]], sizeof km->centre[i]);
+  }
+}
+
+/* One assignment: sorts the centres, gives the colours to them, adds up clusters. *moved is how
+   many colours have changed their centre, *error = sum of weight * |colour - centre|^2, as
+   sum weight |colour|^2 + sum over centres of (weight |centre|^2 - 2 centre . sum). */
+static igpt_result igpt__kmeans_round(igpt__kmeans *km, uint64_t *moved, double *error)
+{
+  igpt_result result;
+  int i, j, w;
+  igpt__kmeans_sort(km);
+  km->all.count = (size_t)km->colours;
+  km->all.padded = igpt__size_round(km->all.count, 64);
+  for (i = 0; i < km->colours; i++) {
+    km->all.which[i] = (uint16_t)i;
+    for (j = 0; j < 3; j++)
+      km->all.planes[(size_t)j * km->all.padded + (size_t)i] = km->centre[i][j];
+  }
+  for (w = 0; w < km->workers; w++) {
+    km->worker[w].moved = 0;
+    memset(km->worker[w].cluster, 0, sizeof km->worker[w].cluster);
+  }
+  result = igpt__kmeans_sweep(km, igpt__kmeans_assign);
+  if (result) return result;
+  *moved = 0;
+  *error = (double)km->squares;
+  memset(km->cluster, 0, sizeof km->cluster);
+  for (w = 0; w < km->workers; w++) *moved += km->worker[w].moved;
+  for (i = 0; i < km->colours; i++) {
+    igpt__cluster *cluster = &km->cluster[i];
+    double change = 0;
+    for (w = 0; w < km->workers; w++) {
+      cluster->weight += km->worker[w].cluster[i].weight;
+      for (j = 0; j < 3; j++) cluster->sum[j] += km->worker[w].cluster[i].sum[j];
+    }
+    for (j = 0; j < 3; j++) {
+      double v = (double)km->centre[i][j];
+      change += v * ((double)cluster->weight * v - 2 * (double)cluster->sum[j]);
+    }
+    *error += change;
+  }
+  if (*error < 0) *error = 0;     /* all colours are centres, and the sum was rounded */
+  return IGPT_OK;
+}
+
+/* A centre that no colour is nearest to takes the colour that has the largest part of the error,
+   weight * |colour - centre|^2 (the first of equals), out of a cluster of more than one colour. */
+static igpt_result igpt__kmeans_repair(igpt__kmeans *km, int empty)
+{
+  size_t i, best = 0;
+  double most = -1;
+  igpt__cluster *from;
+  int j;
+  for (i = 0; i < km->distinct; i++) {
+    const igpt__cluster *cluster = &km->cluster[km->owner[i]];
+    double distance = 0;
+    if (i % (IGPT__RUN * IGPT__GROUP * IGPT__SPAN) == 0 &&
+        igpt__stopped(&km->desc->watch, km->done)) return IGPT_CANCELLED;
+    if (cluster->weight == km->weight[i]) continue;
+    for (j = 0; j < 3; j++) {
+      double d = (double)km->colour[i][j] - (double)km->centre[km->owner[i]][j];
+      distance += d * d;
+    }
+    distance *= (double)km->weight[i];
+    if (distance > most) { most = distance; best = i; }
+  }
+  from = &km->cluster[km->owner[best]];
+  from->weight -= km->weight[best];
+  km->cluster[empty].weight = km->weight[best];
+  for (j = 0; j < 3; j++) {
+    km->cluster[empty].sum[j] = (uint64_t)km->weight[best] * km->colour[best][j];
+    from->sum[j] -= km->cluster[empty].sum[j];
+  }
+  km->owner[best] = (uint16_t)empty;
+  return IGPT_OK;
+}
+
+/* Seeds, then rounds until no colour changes its centre. */
+static igpt_result igpt__kmeans_solve(igpt__kmeans *km, igpt_kmeans_report *report, uint64_t pixels)
+{
+  const igpt_kmeans_desc *desc = km->desc;
+  int rounds = desc->max_iterations ? desc->max_iterations : 100, i, j;
+  double error = 0, previous;
+  uint64_t moved = 0;
+  igpt_result result;
+  km->share = 0.3;                /* of the time, about */
+  result = igpt__kmeans_seed(km, pixels);
+  if (result) return result;
+  km->done = 0.3;
+  km->share = 0.7 / (rounds + 1.0);
+  for (i = 0; i < km->colours; i++) km->rank[i] = (uint16_t)i;
+  memset(km->owner, 255, km->distinct * sizeof *km->owner);
+  result = igpt__kmeans_round(km, &moved, &error);
+  while (result == IGPT_OK && moved && report->iterations < rounds) {
+    for (i = 0; i < km->colours; i++)
+      if (km->cluster[i].weight == 0) {
+        result = igpt__kmeans_repair(km, i);
+        if (result) return result;
+        report->repaired++;
+      }
+    for (i = 0; i < km->colours; i++)
+      for (j = 0; j < 3; j++)
+        km->centre[i][j] = igpt__palette_step((double)km->cluster[i].sum[j] /
+                                              (double)km->cluster[i].weight);
+    report->iterations++;
+    km->done += km->share;
+    previous = error;
+    result = igpt__kmeans_round(km, &moved, &error);
+    if (desc->tolerance > 0 && previous - error < (double)desc->tolerance * previous) break;
+  }
+  report->mse = error / (3 * (double)pixels);
+  return result;
+}
+
+/* The name, cut to fit at the end of a whole UTF-8 character. */
+static void igpt__palette_name(igpt_palette *palette, const char *name)
+{
+  size_t n = 0;
+  while (name[n] && n + 1 < sizeof palette->name) n++;
+  if (name[n])
+    while (n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80) n--;
+  memcpy(palette->name, name, n);
+  palette->name[n] = 0;
+}
+
+/* Pixels into the map, then the numbers of its bits. */
+static igpt_result igpt__colour_mark(igpt__colour_map *map, size_t *distinct, const uint8_t *rgb,
+                                     size_t pixels, const igpt_watch *watch)
+{
+  size_t i, count = 0;
+  uint32_t b, value;
+  for (value = 0; value < 256; value++) {
+    map->spread[value] = 0;
+    for (b = 0; b < 8; b++) map->spread[value] |= (value >> b & 1) << 3 * b;
+  }
+  memset(map->bits, 0, IGPT__MAP_WORDS * sizeof *map->bits);
+  for (i = 0; i < pixels; i++) {
+    uint32_t code = igpt__colour_code(map, rgb + 3 * i);
+    if ((i & 0xfffff) == 0 && igpt__stopped(watch, 0)) return IGPT_CANCELLED;
+    map->bits[code >> 6] |= (uint64_t)1 << (code & 63);
+  }
+  for (i = 0; i < IGPT__MAP_WORDS; i++) {
+    map->before[i] = (uint32_t)count;
+    count += igpt__count_bits(map->bits[i]);
+  }
+  *distinct = count;
+  return IGPT_OK;
+}
+
+/* Colours, their weights and the boxes of their runs. */
+static igpt_result igpt__kmeans_colours(igpt__kmeans *km, const igpt__colour_map *map,
+                                        const uint8_t *rgb, size_t pixels)
+{
+  const uint8_t black[3] = {0, 0, 0};
+  size_t i, at = 0, run;
+  uint32_t b;
+  memset(km->weight, 0, km->distinct * sizeof *km->weight);
+  for (i = 0; i < pixels; i++) {
+    if ((i & 0xfffff) == 0 && igpt__stopped(&km->desc->watch, 0)) return IGPT_CANCELLED;
+    km->weight[igpt__colour_number(map, igpt__colour_code(map, rgb + 3 * i))]++;
+  }
+  for (i = 0; i < IGPT__MAP_WORDS; i++) {
+    uint64_t word;
+    uint32_t code = (uint32_t)i << 6;
+    for (word = map->bits[i]; word; word >>= 1, code++)
+      if (word & 1) {
+        uint8_t *colour = km->colour[at];
+        memset(colour, 0, 3);
+        for (b = 0; b < 24; b++)
+          colour[2 - b % 3] = (uint8_t)(colour[2 - b % 3] | (code >> b & 1) << b / 3);
+        km->squares += km->weight[at] * (uint64_t)igpt__colour_distance(colour, black);
+        at++;
+      }
+  }
+  for (run = 0; run < km->runs; run++) {
+    size_t end = igpt__min_size((run + 1) * IGPT__RUN, km->distinct);
+    for (i = run * IGPT__RUN; i < end; i++) {
+      igpt__colour_box one;
+      memcpy(one.low, km->colour[i], 3);
+      memcpy(one.high, km->colour[i], 3);
+      if (i == run * IGPT__RUN) km->box[run] = one;
+      igpt__box_join(&km->box[run], &one);
+    }
+  }
+  return IGPT_OK;
+}
+
+static igpt_result igpt__kmeans_check(igpt_kmeans_desc *desc, const igpt_palette *out,
+                                      const uint8_t *rgb, size_t pixels)
+{
+  const igpt_log *log = &desc->log;
+  igpt_result result = igpt__runner_check(&desc->runner, log);
+  if (result == IGPT_OK) result = igpt__allocator_resolve(&desc->allocator, log);
+  if (result) return result;
+  if (!out || !rgb)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_palette_fit: %s is null", out ? "rgb" : "out");
+  if (pixels == 0)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_palette_fit: pixels is 0, and must be >= 1");
+  if ((uint64_t)pixels > 0xffffffffu)
+    return igpt__fail(log, IGPT_TOO_LARGE, "igpt_palette_fit: pixels is %z, and at most %z are"
+                      " counted: fit on a part of them", pixels, (size_t)0xffffffffu);
+  if (desc->colours < 0 || desc->colours > IGPT_PALETTE_MAX)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "colours is %d, and must be 0..%d", desc->colours,
+                      IGPT_PALETTE_MAX);
+  if (desc->max_iterations < 0)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "max_iterations is %d, and must be >= 0",
+                      desc->max_iterations);
+  if (!(desc->tolerance >= 0 && desc->tolerance < 1))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "tolerance is %g, and must be >= 0 and < 1",
+                      (double)desc->tolerance);
+  if (!igpt_kernels_for(desc->isa))
+    return igpt__fail(log, IGPT_UNSUPPORTED, "isa %s is not supported here",
+                      igpt_isa_name(desc->isa));
+  return IGPT_OK;
+}
+
+igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report, const uint8_t *rgb,
+                             size_t pixels, const igpt_kmeans_desc *given)
+{
+  igpt_kmeans_desc desc;
+  igpt_kmeans_report written;
+  igpt__block map_block, block;
+  igpt__arena arena;
+  igpt__colour_map *map;
+  igpt__kmeans *km;
+  igpt_result result;
+  int pass, i, j;
+  memset(&desc, 0, sizeof desc);
+  memset(&written, 0, sizeof written);
+  memset(&block, 0, sizeof block);
+  if (given) desc = *given;
+  result = igpt__kmeans_check(&desc, out, rgb, pixels);
+  if (result) return result;
+
+  /* The first block: the map, and the state, which is too large for some stacks. */
+  memset(&arena, 0, sizeof arena);
+  for (pass = 0;; pass++) {
+    uint64_t *bits = (uint64_t *)igpt__take(&arena, IGPT__MAP_WORDS, sizeof *bits);
+    uint32_t *before = (uint32_t *)igpt__take(&arena, IGPT__MAP_WORDS, sizeof *before);
+    map = (igpt__colour_map *)igpt__take(&arena, 1, sizeof *map);
+    km = (igpt__kmeans *)igpt__take(&arena, 1, sizeof *km);
+    if (pass) {
+      map->bits = bits;
+      map->before = before;
+      break;
+    }
+    result = igpt__block_open(&map_block, igpt__with_alignment(arena.used), NULL, 0,
+                              &desc.allocator, &desc.log);
+    if (result) return result;
+    arena.base = map_block.aligned;
+    arena.used = 0;
+  }
+  memset(km, 0, sizeof *km);
+  km->desc = &desc;
+  km->kernels = igpt_kernels_for(desc.isa);
+  km->workers = igpt__workers(&desc.runner);
+  result = igpt__colour_mark(map, &km->distinct, rgb, pixels, &desc.watch);
+
+  /* The second: all that has a size of the number of distinct colours. */
+  if (result == IGPT_OK) {
+    km->runs = igpt__divide_up(km->distinct, IGPT__RUN);
+    memset(&arena, 0, sizeof arena);
+    igpt__kmeans_layout(km, &arena);
+    result = igpt__block_open(&block, igpt__with_alignment(arena.used), NULL, 0, &desc.allocator,
+                              &desc.log);
+  }
+  if (result == IGPT_OK) {
+    arena.base = block.aligned;
+    arena.used = 0;
+    igpt__kmeans_layout(km, &arena);
+    result = igpt__kmeans_colours(km, map, rgb, pixels);
+  }
+  if (result == IGPT_OK) {
+    km->colours = desc.colours ? desc.colours : IGPT_PALETTE_MAX;
+    written.distinct = km->distinct;
+    if (km->distinct <= (size_t)km->colours) {       /* every colour is its own centre */
+      km->colours = (int)km->distinct;
+      for (i = 0; i < km->colours; i++)
+        for (j = 0; j < 3; j++) km->centre[i][j] = (float)km->colour[i][j];
+      igpt__kmeans_sort(km);
+    } else {
+      result = igpt__kmeans_solve(km, &written, (uint64_t)pixels);
+    }
+  }
+  if (result == IGPT_OK) {
+    memset(out, 0, sizeof *out);
+    out->colours = km->colours;
+    igpt__palette_name(out, desc.name ? desc.name : "k-means");
+    for (i = 0; i < km->colours; i++)
+      for (j = 0; j < 3; j++) out->centre[i][j] = igpt__palette_unit_of(km->centre[i][j]);
+    if (report) *report = written;
+  }
+  igpt__block_close(&block, &desc.allocator);
+  igpt__block_close(&map_block, &desc.allocator);
+  return result;
+}
+/* ==== 15. linear probe =======================================================================
+
+   How good are the features of a layer? Fit the simplest classifier to them and count its errors.
+   The classifier is multinomial logistic regression: z = W x + b, p = softmax(z), with W (K,D) and
+   b (K), and it is the minimum of
+
+     f(W, b) = 1/N sum over rows of -log p[label] + |W|^2 / (2 C N)                              (*)
+
+   which is scikit-learn's objective divided by C N, with one row of W for each class, also where
+   there are only two. f is convex: there is one minimum, and the way to it is a matter of taste.
+   L-BFGS (limited memory) takes steps d = -H g, where H is the inverse of the curvature as the last
+   10 changes of the gradient show it; SGD takes many cheap steps on batches of rows, for data that
+   are too many for whole passes.
+
+   Rows go by in spans of fixed size. In a span, first each task turns some rows into p - onehot;
+   then each task multiplies these with a block of columns of x, so that work is split by output
+   twice. Products are float32 within a span, sums over spans and the optimiser are float64. An
+   evaluation costs 4 N D K operations and reads x once from memory.
+
+   Liu, Nocedal: "On the limited memory BFGS method for large scale optimization", 1989. Hager and
+   Zhang: "A new conjugate gradient method with guaranteed descent", 2005.                        */
+
+struct igpt_probe {
+  const igpt_kernels *kernels;
+  size_t         features;        /* D */
+  int            classes;         /* K */
+  float         *weights;         /* (K,D) */
+  float         *intercepts;      /* (K) */
+  igpt_allocator allocator;
+  igpt__block    memory;
+};
+
+#define IGPT__PROBE_MEMORY 10     /* pairs of L-BFGS */
+#define IGPT__PROBE_ROWS 32       /* rows of a task, forward */
+#define IGPT__PROBE_SHEAF 8       /* rows that a row of W is multiplied with while it is cached */
+#define IGPT__PROBE_COLUMNS 128   /* columns of a task, backward ... */
+#define IGPT__PROBE_CLASSES 16    /* ... and its classes */
+
+/* Everything of one fit. Parameters are one vector of P float64: W (K,D), then b (K) if any. */
+typedef struct igpt__fit {
+  igpt_probe_desc desc;           /* resolved */
+  const igpt_kernels *kernels;
+  const float   *x;               /* (N,D), the caller's */
+  const int32_t *labels;          /* (N) */
+  size_t   rows, features;        /* N, D */
+  size_t   classes, padded;       /* K, and rounded up to 16 */
+  size_t   parameters;            /* P */
+  size_t   span;                  /* rows of a span, a multiple of IGPT__PROBE_ROWS */
+  float   *w;                     /* (K,D), W / deviation in float32 */
+  float   *b;                     /* (K) */
+  float   *delta;                 /* (K,span), p - onehot of the present span */
+  float   *gathered;              /* (span,D), rows that are not used as they lie in x; or null */
+  float   *minus_mean;            /* (D), standardise only */
+  double  *inverse;               /* (D), 1 / deviation, standardise only */
+  double  *loss;                  /* a task, forward */
+  float   *scratch;               /* a worker: logits (SHEAF,padded), products (CLASSES,COLUMNS) */
+  size_t   scratch_floats;
+  uint32_t *order;                /* (N), SGD: the rows of an epoch */
+  double  *vectors[5 + 2 * IGPT__PROBE_MEMORY];     /* (P) each */
+  int      vector_count;
+  double  *gradient;              /* where the present evaluation adds up */
+  size_t   first, count;          /* the present span */
+  const uint32_t *chosen;         /* its rows: chosen[0..count), or null: first + i */
+} igpt__fit;
+
+/* One layout for size and pointers. */
+static void igpt__fit_layout(igpt__fit *fit, igpt__arena *arena)
+{
+  size_t k = fit->classes, d = fit->features;
+  int i, sgd = fit->desc.method == IGPT_SGD;
+  fit->w = igpt__take_floats(arena, igpt__size_mul(k, d));
+  fit->b = igpt__take_floats(arena, k);
+  fit->delta = igpt__take_floats(arena, igpt__size_mul(k, fit->span));
+  if (sgd || fit->desc.standardise)
+    fit->gathered = igpt__take_floats(arena, igpt__size_mul(fit->span, d));
+  if (fit->desc.standardise) {
+    fit->minus_mean = igpt__take_floats(arena, d);
+    fit->inverse = (double *)igpt__take(arena, d, sizeof(double));
+  }
+  fit->loss = (double *)igpt__take(arena, fit->span / IGPT__PROBE_ROWS, sizeof(double));
+  fit->scratch_floats = IGPT__PROBE_SHEAF * fit->padded +
+                        IGPT__PROBE_CLASSES * IGPT__PROBE_COLUMNS;
+  fit->scratch = igpt__take_floats(arena, igpt__size_mul((size_t)igpt__workers(&fit->desc.runner),
+                                                         fit->scratch_floats));
+  if (sgd) fit->order = (uint32_t *)igpt__take(arena, fit->rows, sizeof(uint32_t));
+  fit->vector_count = sgd ? 3 : 5 + 2 * IGPT__PROBE_MEMORY;
+  for (i = 0; i < fit->vector_count; i++)
+    fit->vectors[i] = (double *)igpt__take(arena, fit->parameters, sizeof(double));
+}
+
+/* ---- the objective and its gradient --------------------------------------------------------- */
+
+static const float *igpt__fit_row(const igpt__fit *fit, size_t i)      /* of the present span */
+{
+  return (fit->gathered ? fit->gathered : fit->x + fit->first * fit->features) + i * fit->features;
+}
+
+/* -log softmax(z)[label], and z becomes softmax(z) - onehot(label). The class itself is left out of
+   the sum: then neither log(1 + small) nor p - 1 cancels, and rows that are certain stay exact. */
+static double igpt__probe_loss(float *z, size_t classes, size_t label, const igpt_kernels *kernels)
+{
+  float top = kernels->max(z, classes), own = z[label];
+  double others, self, total;
+  z[label] = -HUGE_VALF;
+  others = (double)kernels->exp_sum(z, z, 1.0f, top, classes);
+  self = exp((double)own - (double)top);
+  total = others + self;
+  kernels->scale(z, (float)(1 / total), classes);
+  z[label] = (float)(-others / total);
+  return own >= top ? log1p(others) : (double)top - (double)own + log(total);
+}
+
+/* delta (K,span) and the loss of IGPT__PROBE_ROWS rows. */
+static void igpt__probe_forward(void *arg, size_t index, int worker)
+{
+  const igpt__fit *fit = (const igpt__fit *)arg;
+  const igpt_kernels *kernels = fit->kernels;
+  float *z = fit->scratch + (size_t)worker * fit->scratch_floats;        /* (SHEAF,padded) */
+  size_t d = fit->features, from = index * IGPT__PROBE_ROWS, i, k, r;
+  size_t to = igpt__min_size(from + IGPT__PROBE_ROWS, fit->count);
+  double loss = 0;
+  float spoiled = 0;              /* NaN once a logit is not finite */
+  if (fit->gathered)
+    for (i = from; i < to; i++) {
+      float *row = fit->gathered + i * d;
+      memcpy(row, fit->x + (fit->chosen ? fit->chosen[i] : fit->first + i) * d, d * sizeof *row);
+      if (fit->minus_mean) kernels->add(row, fit->minus_mean, d);
+    }
+  for (i = from; i < to; i += IGPT__PROBE_SHEAF) {
+    size_t rows = igpt__min_size(to - i, IGPT__PROBE_SHEAF);
+    for (k = 0; k < fit->classes; k++)
+      for (r = 0; r < rows; r++) {
+        float logit = kernels->dot(igpt__fit_row(fit, i + r), fit->w + k * d, d) + fit->b[k];
+        z[r * fit->padded + k] = logit;
+        spoiled += 0 * logit;
+      }
+    for (r = 0; r < rows; r++) {
+      size_t row = fit->chosen ? fit->chosen[i + r] : fit->first + i + r;
+      float *own = z + r * fit->padded;
+      loss += igpt__probe_loss(own, fit->classes, (size_t)fit->labels[row], kernels);
+      for (k = 0; k < fit->classes; k++) fit->delta[k * fit->span + i + r] = own[k];
+    }
+  }
+  fit->loss[index] = loss + (double)spoiled;
+}
+
+/* gradient (K,D) += delta (K,count) x (count,D), a block of it; and the sums of delta for b */
+static void igpt__probe_backward(void *arg, size_t index, int worker)
+{
+  const igpt__fit *fit = (const igpt__fit *)arg;
+  float *product = fit->scratch + (size_t)worker * fit->scratch_floats +
+                   IGPT__PROBE_SHEAF * fit->padded;                      /* (CLASSES,COLUMNS) */
+  size_t d = fit->features, blocks = igpt__divide_up(d, IGPT__PROBE_COLUMNS), i, k;
+  size_t column = index % blocks * IGPT__PROBE_COLUMNS;
+  size_t columns = igpt__min_size(d - column, IGPT__PROBE_COLUMNS);
+  size_t from = index / blocks * IGPT__PROBE_CLASSES;
+  size_t count = igpt__min_size(fit->classes - from, IGPT__PROBE_CLASSES);
+  fit->kernels->thin(product, IGPT__PROBE_COLUMNS, fit->delta + from * fit->span, fit->span,
+                     igpt__fit_row(fit, 0) + column, d, count, columns, fit->count, 0, 0);
+  for (k = 0; k < count; k++) {
+    double *to = fit->gradient + (from + k) * d + column;
+    for (i = 0; i < columns; i++) to[i] += (double)product[k * IGPT__PROBE_COLUMNS + i];
+  }
+  if (column == 0 && !fit->desc.no_intercept)
+    for (k = from; k < from + count; k++) {
+      const float *delta = fit->delta + k * fit->span;
+      double sum = 0;
+      for (i = 0; i < fit->count; i++) sum += (double)delta[i];
+      fit->gradient[fit->classes * d + k] += sum;
+    }
+}
+
+/* One span: adds to fit->gradient (of the sum, not the mean) and returns the sum of the losses. */
+static double igpt__probe_span(igpt__fit *fit)
+{
+  size_t tasks = igpt__divide_up(fit->count, IGPT__PROBE_ROWS), i;
+  double loss = 0;
+  igpt__run(&fit->desc.runner, igpt__probe_forward, fit, tasks);
+  for (i = 0; i < tasks; i++) loss += fit->loss[i];
+  igpt__run(&fit->desc.runner, igpt__probe_backward, fit,
+            igpt__divide_up(fit->features, IGPT__PROBE_COLUMNS) *
+            igpt__divide_up(fit->classes, IGPT__PROBE_CLASSES));
+  return loss;
+}
+
+/* w, b = the parameters as the rows want them: scaled, in float32. */
+static void igpt__probe_set(igpt__fit *fit, const double *parameters)
+{
+  size_t d = fit->features, j, k;
+  for (k = 0; k < fit->classes; k++) {
+    for (j = 0; j < d; j++)
+      fit->w[k * d + j] =
+        (float)(parameters[k * d + j] * (fit->inverse ? fit->inverse[j] : 1));
+    fit->b[k] = fit->desc.no_intercept ? 0 : (float)parameters[fit->classes * d + k];
+  }
+}
+
+/* gradient = (sum over `rows` rows) / rows + W / (C N); returns |W|^2 / (2 C N). */
+static double igpt__probe_mean(igpt__fit *fit, const double *parameters, double *gradient,
+                               size_t rows)
+{
+  double decay = 1 / (fit->desc.inverse_l2 * (double)fit->rows), part = 1 / (double)rows;
+  double squares = 0;
+  size_t d = fit->features, j, k;
+  for (k = 0; k < fit->classes; k++)
+    for (j = 0; j < d; j++) {
+      double w = parameters[k * d + j], *g = &gradient[k * d + j];
+      *g = *g * part * (fit->inverse ? fit->inverse[j] : 1) + decay * w;
+      squares += w * w;
+    }
+  for (j = fit->classes * d; j < fit->parameters; j++) gradient[j] *= part;
+  return 0.5 * decay * squares;
+}
+
+/* *value and gradient (P) of (*) at `parameters` (P). */
+static igpt_result igpt__probe_evaluate(igpt__fit *fit, double *value, double *gradient,
+                                        const double *parameters, double done)
+{
+  double loss = 0;
+  igpt__probe_set(fit, parameters);
+  memset(gradient, 0, fit->parameters * sizeof *gradient);
+  fit->gradient = gradient;
+  fit->chosen = NULL;
+  for (fit->first = 0; fit->first < fit->rows; fit->first += fit->span) {
+    if (igpt__stopped(&fit->desc.watch, done)) return IGPT_CANCELLED;
+    fit->count = igpt__min_size(fit->rows - fit->first, fit->span);
+    loss += igpt__probe_span(fit);
+  }
+  *value = loss / (double)fit->rows + igpt__probe_mean(fit, parameters, gradient, fit->rows);
+  return IGPT_OK;
+}
+
+/* ---- L-BFGS --------------------------------------------------------------------------------- */
+
+static double igpt__dot64(const double *x, const double *y, size_t n)
+{
+  double sum = 0;
+  size_t i;
+  for (i = 0; i < n; i++) sum += x[i] * y[i];
+  return sum;
+}
+
+static void igpt__axpy64(double *y, double a, const double *x, size_t n)
+{
+  size_t i;
+  for (i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static double igpt__largest64(const double *x, size_t n)
+{
+  double largest = 0;
+  size_t i;
+  for (i = 0; i < n; i++) {
+    if (!(fabs(x[i]) <= largest)) largest = fabs(x[i]);
+    if (!igpt__finite(x[i])) return x[i];
+  }
+  return largest;
+}
+
+/* direction = -H gradient, by the two loops over the last `pairs` pairs (s, y), of which the newest
+   is number `newest` of the ring. */
+static void igpt__lbfgs_direction(igpt__fit *fit, double *direction, const double *gradient,
+                                  double *const *s, double *const *y, int pairs, int newest)
+{
+  double a[IGPT__PROBE_MEMORY], rho[IGPT__PROBE_MEMORY];
+  size_t n = fit->parameters, j;
+  int i, at;
+  for (j = 0; j < n; j++) direction[j] = -gradient[j];
+  for (i = 0; i < pairs; i++) {
+    at = (newest + IGPT__PROBE_MEMORY - i) % IGPT__PROBE_MEMORY;
+    rho[at] = 1 / igpt__dot64(s[at], y[at], n);
+    a[at] = rho[at] * igpt__dot64(s[at], direction, n);
+    igpt__axpy64(direction, -a[at], y[at], n);
+  }
+  if (pairs) {                    /* the size of the newest curvature stands for the rest */
+    double scale = 1 / (rho[newest] * igpt__dot64(y[newest], y[newest], n));
+    for (j = 0; j < n; j++) direction[j] *= scale;
+  }
+  for (i = pairs - 1; i >= 0; i--) {
+    at = (newest + IGPT__PROBE_MEMORY - i) % IGPT__PROBE_MEMORY;
+    igpt__axpy64(direction, a[at] - rho[at] * igpt__dot64(y[at], direction, n), s[at], n);
+  }
+}
+
+/* Finds t with phi(t) = f(x + t direction) low enough and its slope flat enough (the conditions of
+   Wolfe). Where the differences of f are lost in float32's rounding, slopes still tell: the second
+   form of "low enough" is that of Hager and Zhang. An interval [low, high] is kept, low where the
+   slope is still steep, high where f is too high, and divided where the line through both slopes
+   vanishes. Writes the new point, value and gradient; *found is 0 if there is no such t. */
+static igpt_result igpt__lbfgs_search(igpt__fit *fit, int *found, double *value, double *point,
+                                      double *gradient, const double *from,
+                                      const double *direction, double value0, double slope0,
+                                      double t, double done)
+{
+  double low = 0, low_slope = slope0, high = 0, high_slope = 0;
+  size_t n = fit->parameters, j;
+  int trial;
+  *found = 0;
+  for (trial = 0; trial < 30; trial++) {
+    double slope, least, most;
+    int fine, low_enough;
+    igpt_result result;
+    for (j = 0; j < n; j++) point[j] = from[j] + t * direction[j];
+    result = igpt__probe_evaluate(fit, value, gradient, point, done);
+    if (result) return result;
+    slope = igpt__dot64(gradient, direction, n);
+    fine = igpt__finite(*value) && igpt__finite(slope);
+    low_enough = fine && (*value <= value0 + 1e-4 * t * slope0 ||
+                          (*value <= value0 + 1e-7 * fabs(value0) && slope <= -0.8 * slope0));
+    if (low_enough && slope >= 0.9 * slope0) {
+      *found = 1;
+      return IGPT_OK;
+    }
+    if (low_enough) {
+      low = t;
+      low_slope = slope;
+    } else {
+      high = t;
+      high_slope = fine ? slope : 0;
+    }
+    if (high == 0) {
+      t *= 4;
+      continue;
+    }
+    least = low + 0.1 * (high - low);
+    most = high - 0.1 * (high - low);
+    t = high_slope > 0 ? low - low_slope * (high - low) / (high_slope - low_slope)
+                       : 0.5 * (low + high);
+    t = t < least ? least : t > most ? most : t;
+  }
+  return IGPT_OK;
+}
+
+static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
+{
+  double *x = fit->vectors[0], *g = fit->vectors[1], *next = fit->vectors[2];
+  double *next_g = fit->vectors[3], *direction = fit->vectors[4], *swap;
+  double *const *s = fit->vectors + 5, *const *y = s + IGPT__PROBE_MEMORY;
+  double value, next_value, slope, done = 0;
+  size_t n = fit->parameters, j;
+  int pairs = 0, newest = -1, found;
+  igpt_result result;
+  memset(x, 0, n * sizeof *x);
+  result = igpt__probe_evaluate(fit, &value, g, x, 0);
+  if (result) return result;
+  for (;;) {
+    report->objective = value;
+    report->gradient = igpt__largest64(g, n);
+    if (!igpt__finite(value) || !igpt__finite(report->gradient))
+      return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "igpt_probe_fit: the objective is %g in"
+                        " iteration %d: the features are too large", value, report->iterations);
+    report->converged = report->gradient <= fit->desc.tolerance;
+    if (report->converged || report->iterations == fit->desc.max_iterations) break;
+    igpt__lbfgs_direction(fit, direction, g, s, y, pairs, newest);
+    slope = igpt__dot64(g, direction, n);
+    found = 0;
+    if (slope < 0) {
+      double t = pairs ? 1 : 1 / sqrt(igpt__dot64(g, g, n));
+      result = igpt__lbfgs_search(fit, &found, &next_value, next, next_g, x, direction, value,
+                                  slope, t, done);
+      if (result) return result;
+    }
+    if (!found) {                 /* forget the curvature and try once straight down, then stop */
+      if (pairs == 0) break;
+      pairs = 0;
+      continue;
+    }
+    newest = (newest + 1) % IGPT__PROBE_MEMORY;
+    for (j = 0; j < n; j++) {
+      s[newest][j] = next[j] - x[j];
+      y[newest][j] = next_g[j] - g[j];
+    }
+    if (igpt__dot64(s[newest], y[newest], n) > 0) {
+      if (pairs < IGPT__PROBE_MEMORY) pairs++;
+    } else {                      /* rounding: not a curvature */
+      pairs = 0;
+    }
+    swap = x; x = next; next = swap;
+    swap = g; g = next_g; next_g = swap;
+    value = next_value;
+    report->iterations++;
+    done = (double)report->iterations / fit->desc.max_iterations;
+  }
+  fit->vectors[0] = x;
+  return IGPT_OK;
+}
+
+/* ---- SGD ------------------------------------------------------------------------------------ */
+
+static igpt_result igpt__probe_diverged(const igpt__fit *fit, double value)
+{
+  return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "igpt_probe_fit: the loss became %g: rate %g"
+                    " is too large for these features", value, fit->desc.rate);
+}
+
+/* v = momentum v + gradient of a batch's mean; x -= rate v */
+static igpt_result igpt__probe_sgd(igpt__fit *fit, igpt_probe_report *report)
+{
+  double *x = fit->vectors[0], *g = fit->vectors[1], *v = fit->vectors[2], value;
+  size_t n = fit->parameters, batch = (size_t)fit->desc.batch, at, i;
+  size_t steps = igpt__divide_up(fit->rows, batch), step;
+  double total = (double)steps * fit->desc.epochs;
+  int epoch;
+  igpt_result result;
+  memset(x, 0, n * sizeof *x);
+  memset(v, 0, n * sizeof *v);
+  for (epoch = 0; epoch < fit->desc.epochs; epoch++) {
+    igpt_rng rng = igpt_rng_seed(fit->desc.seed, (uint64_t)epoch);
+    for (i = 0; i < fit->rows; i++) fit->order[i] = (uint32_t)i;
+    igpt_rng_shuffle(&rng, fit->order, fit->rows);
+    for (step = 0; step < steps; step++) {
+      double done = ((double)steps * epoch + (double)step) / total, rate;
+      size_t begin = step * batch, end = igpt__min_size(begin + batch, fit->rows);
+      if (igpt__stopped(&fit->desc.watch, done)) return IGPT_CANCELLED;
+      igpt__probe_set(fit, x);
+      memset(g, 0, n * sizeof *g);
+      fit->gradient = g;
+      value = 0;
+      for (at = begin; at < end; at += fit->span) {
+        fit->chosen = fit->order + at;
+        fit->count = igpt__min_size(end - at, fit->span);
+        value += igpt__probe_span(fit);
+      }
+      value += igpt__probe_mean(fit, x, g, end - begin);
+      if (!igpt__finite(value)) return igpt__probe_diverged(fit, value);
+      rate = 0.5 * fit->desc.rate * (1 + cos(3.141592653589793 * done));
+      for (i = 0; i < n; i++) {
+        v[i] = fit->desc.momentum * v[i] + g[i];
+        x[i] -= rate * v[i];
+      }
+      report->iterations++;
+    }
+  }
+  result = igpt__probe_evaluate(fit, &value, g, x, 1);
+  if (result) return result;
+  report->objective = value;
+  report->gradient = igpt__largest64(g, n);
+  report->converged = report->gradient <= fit->desc.tolerance;
+  if (!igpt__finite(value) || !igpt__finite(report->gradient))
+    return igpt__probe_diverged(fit, value);
+  return IGPT_OK;
+}
+
+/* ---- standardising -------------------------------------------------------------------------- */
+
+/* gradient (D) += sum over the span's rows of x - mean, gradient (D..2D) += that of its square:
+   a block of columns. The mean is zero while the means are being found. */
+static void igpt__probe_moments(void *arg, size_t index, int worker)
+{
+  const igpt__fit *fit = (const igpt__fit *)arg;
+  size_t d = fit->features, from = index * IGPT__PROBE_COLUMNS, i, j;
+  size_t to = igpt__min_size(from + IGPT__PROBE_COLUMNS, d);
+  (void)worker;
+  for (i = fit->first; i < fit->first + fit->count; i++)
+    for (j = from; j < to; j++) {
+      double v = (double)fit->x[i * d + j] + (double)fit->minus_mean[j];
+      fit->gradient[j] += v;
+      fit->gradient[d + j] += v * v;
+    }
+}
+
+/* Centring is done to the rows, because a mean that is large against the deviation would cancel in
+   products; scaling is done to W, where nothing is lost. A feature that never changes gets the
+   deviation 1. */
+static igpt_result igpt__probe_standardise(igpt__fit *fit)
+{
+  size_t d = fit->features, j;
+  double *sums = fit->vectors[0];             /* (D) sums, (D) squares: K >= 2, so P >= 2 D */
+  int pass;
+  memset(fit->minus_mean, 0, d * sizeof *fit->minus_mean);
+  for (pass = 0; pass < 2; pass++) {
+    memset(sums, 0, 2 * d * sizeof *sums);
+    fit->gradient = sums;
+    for (fit->first = 0; fit->first < fit->rows; fit->first += fit->span) {
+      if (igpt__stopped(&fit->desc.watch, 0)) return IGPT_CANCELLED;
+      fit->count = igpt__min_size(fit->rows - fit->first, fit->span);
+      igpt__run(&fit->desc.runner, igpt__probe_moments, fit,
+                igpt__divide_up(d, IGPT__PROBE_COLUMNS));
+    }
+    for (j = 0; j < d; j++) {
+      double mean = sums[j] / (double)fit->rows;
+      double variance = sums[d + j] / (double)fit->rows - mean * mean;
+      if (pass == 0) fit->minus_mean[j] = (float)-mean;
+      else fit->inverse[j] = variance > 0 ? 1 / sqrt(variance) : 1;
+    }
+  }
+  return IGPT_OK;
+}
+
+/* ---- fit and predict ------------------------------------------------------------------------ */
+
+/* Labels, and the number of classes. */
+static igpt_result igpt__probe_labels(igpt_probe_desc *desc, const int32_t *labels, size_t rows)
+{
+  size_t i;
+  int32_t most = 0;
+  for (i = 0; i < rows; i++) {
+    if (labels[i] < 0 || (desc->classes && labels[i] >= desc->classes)) {
+      if (desc->classes)
+        return igpt__fail(&desc->log, IGPT_BAD_ARGUMENT, "labels[%z] is %d, and must be 0..%d", i,
+                          (int)labels[i], desc->classes - 1);
+      return igpt__fail(&desc->log, IGPT_BAD_ARGUMENT, "labels[%z] is %d, and must be >= 0", i,
+                        (int)labels[i]);
+    }
+    if (labels[i] > most) most = labels[i];
+  }
+  if (!desc->classes) {
+    if (most == 0)
+      return igpt__fail(&desc->log, IGPT_BAD_ARGUMENT, "all %z labels are 0, and a probe tells two"
+                        " classes or more apart", rows);
+    if ((size_t)most >= rows || most == 0x7fffffff)
+      return igpt__fail(&desc->log, IGPT_BAD_ARGUMENT, "the largest label is %d, and %z rows cannot"
+                        " hold every class up to it", (int)most, rows);
+    desc->classes = (int)most + 1;
+  }
+  if ((size_t)desc->classes > rows)
+    return igpt__fail(&desc->log, IGPT_BAD_ARGUMENT, "classes is %d, and there are only %z rows",
+                      desc->classes, rows);
+  return IGPT_OK;
+}
+
+/* Defaults and ranges. */
+static igpt_result igpt__probe_resolve(igpt_probe_desc *desc)
+{
+  const igpt_log *log = &desc->log;
+  igpt_result result = igpt__runner_check(&desc->runner, log);
+  if (result == IGPT_OK) result = igpt__allocator_resolve(&desc->allocator, log);
+  if (result) return result;
+  if (desc->inverse_l2 == 0) desc->inverse_l2 = 1;
+  if (desc->max_iterations == 0) desc->max_iterations = 1000;
+  if (desc->tolerance == 0) desc->tolerance = 1e-6;
+  if (desc->rate == 0) desc->rate = 0.1;
+  if (desc->momentum == 0) desc->momentum = 0.9;
+  if (desc->epochs == 0) desc->epochs = 30;
+  if (desc->batch == 0) desc->batch = 256;
+  if (desc->method != IGPT_LBFGS && desc->method != IGPT_SGD)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "method is %d, and must be %d or %d",
+                      (int)desc->method, (int)IGPT_LBFGS, (int)IGPT_SGD);
+  if (desc->classes < 0 || desc->classes == 1)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "classes is %d, and must be 0 or >= 2",
+                      desc->classes);
+  if (!(desc->inverse_l2 > 0) || !igpt__finite(desc->inverse_l2))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "inverse_l2 is %g, and must be > 0 and finite",
+                      desc->inverse_l2);
+  if (!(desc->tolerance > 0))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "tolerance is %g, and must be > 0", desc->tolerance);
+  if (!(desc->rate > 0) || !igpt__finite(desc->rate))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "rate is %g, and must be > 0 and finite", desc->rate);
+  if (!(desc->momentum > 0 && desc->momentum < 1))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "momentum is %g, and must be > 0 and < 1",
+                      desc->momentum);
+  if (desc->max_iterations < 0 || desc->epochs < 0 || desc->batch < 0)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "max_iterations is %d, epochs is %d and batch is %d,"
+                      " and none may be negative", desc->max_iterations, desc->epochs, desc->batch);
+  if (!igpt_kernels_for(desc->isa))
+    return igpt__fail(log, IGPT_UNSUPPORTED, "isa %s is not supported here",
+                      igpt_isa_name(desc->isa));
+  return IGPT_OK;
+}
+
+/* Rows of a span: x stays in the cache between the two products, and a span takes a few ms. */
+static size_t igpt__probe_span_rows(const igpt__fit *fit)
+{
+  size_t cached = ((size_t)1 << 19) / fit->features;
+  size_t quick = ((size_t)1 << 25) / igpt__size_mul(fit->features, fit->classes);
+  size_t span = igpt__min_size(igpt__min_size(cached, quick), igpt__min_size(fit->rows, 4096));
+  if (fit->desc.method == IGPT_SGD) span = igpt__min_size(span, (size_t)fit->desc.batch);
+  return igpt__size_round(igpt__max_size(span, 1), IGPT__PROBE_ROWS);
+}
+
+/* Every feature is finite, and every class has a row. `seen` has room for K floats. */
+static igpt_result igpt__probe_verify(const igpt__fit *fit, float *seen)
+{
+  size_t i, j, d = fit->features;
+  memset(seen, 0, fit->classes * sizeof *seen);
+  for (i = 0; i < fit->rows; i++) {
+    const float *row = fit->x + i * d;
+    if (i % fit->span == 0 && igpt__stopped(&fit->desc.watch, 0)) return IGPT_CANCELLED;
+    seen[fit->labels[i]] = 1;
+    if (igpt__finite(fit->kernels->sum_squares(row, d))) continue;
+    for (j = 0; j + 1 < d && igpt__finite((double)row[j]); j++) {}
+    return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "x[%z][%z] is %g", i, j, (double)row[j]);
+  }
+  for (i = 0; i < fit->classes; i++)
+    if (seen[i] == 0)
+      return igpt__fail(&fit->desc.log, IGPT_BAD_ARGUMENT, "class %d of %d has no row, and its"
+                        " intercept no optimum", (int)i, (int)fit->classes);
+  return IGPT_OK;
+}
+
+/* W and b for raw features: W x_hat + b = (W / deviation) x + (b - (W / deviation) mean). */
+static void igpt__probe_fold(const igpt__fit *fit, igpt_probe *probe)
+{
+  const double *parameters = fit->vectors[0];
+  size_t d = fit->features, j, k;
+  for (k = 0; k < fit->classes; k++) {
+    double b = fit->desc.no_intercept ? 0 : parameters[fit->classes * d + k];
+    for (j = 0; j < d; j++) {
+      double w = parameters[k * d + j] * (fit->inverse ? fit->inverse[j] : 1);
+      if (fit->minus_mean) b += w * (double)fit->minus_mean[j];
+      probe->weights[k * d + j] = (float)w;
+    }
+    probe->intercepts[k] = (float)b;
+  }
+}
+
+/* The probe and its arrays are one block. */
+static igpt_result igpt__probe_create(igpt_probe **out, const igpt__fit *fit)
+{
+  igpt__block block;
+  igpt__arena arena;
+  igpt_result result;
+  size_t count = igpt__size_mul(fit->classes, fit->features);
+  memset(&arena, 0, sizeof arena);
+  igpt__take(&arena, 1, sizeof(igpt_probe));
+  igpt__take_floats(&arena, count);
+  igpt__take_floats(&arena, fit->classes);
+  result = igpt__block_open(&block, igpt__with_alignment(arena.used), NULL, 0,
+                            &fit->desc.allocator, &fit->desc.log);
+  if (result) return result;
+  arena.base = block.aligned;
+  arena.used = 0;
+  *out = (igpt_probe *)igpt__take(&arena, 1, sizeof(igpt_probe));
+  (*out)->kernels = fit->kernels;
+  (*out)->features = fit->features;
+  (*out)->classes = (int)fit->classes;
+  (*out)->weights = igpt__take_floats(&arena, count);
+  (*out)->intercepts = igpt__take_floats(&arena, fit->classes);
+  (*out)->allocator = fit->desc.allocator;
+  (*out)->memory = block;
+  return IGPT_OK;
+}
+
+igpt_result igpt_probe_fit(igpt_probe **out, igpt_probe_report *report, const float *x,
+                           const int32_t *labels, size_t rows, size_t features,
+                           const igpt_probe_desc *desc)
+{
+  igpt__fit fit;
+  igpt_probe_report written;
+  igpt__block block;
+  igpt__arena arena;
+  igpt_probe *probe = NULL;
+  igpt_result result;
+  if (out) *out = NULL;
+  memset(&fit, 0, sizeof fit);
+  memset(&written, 0, sizeof written);
+  memset(&arena, 0, sizeof arena);
+  if (desc) fit.desc = *desc;
+  result = igpt__probe_resolve(&fit.desc);
+  if (result) return result;
+  if (!out || !x || !labels)
+    return igpt__fail(&fit.desc.log, IGPT_BAD_ARGUMENT, "igpt_probe_fit: %s is null",
+                      !out ? "out" : !x ? "x" : "labels");
+  if (rows == 0 || features == 0)
+    return igpt__fail(&fit.desc.log, IGPT_BAD_ARGUMENT, "igpt_probe_fit: rows is %z and features is"
+                      " %z, and both must be >= 1", rows, features);
+  if (fit.desc.method == IGPT_SGD && (uint64_t)rows > 0xffffffffu)
+    return igpt__fail(&fit.desc.log, IGPT_TOO_LARGE, "igpt_probe_fit: rows is %z, and SGD shuffles"
+                      " at most %z", rows, (size_t)0xffffffffu);
+  result = igpt__probe_labels(&fit.desc, labels, rows);
+  if (result) return result;
+
+  fit.kernels = igpt_kernels_for(fit.desc.isa);
+  fit.x = x;
+  fit.labels = labels;
+  fit.rows = rows;
+  fit.features = features;
+  fit.classes = (size_t)fit.desc.classes;
+  fit.padded = igpt__size_round(fit.classes, 16);
+  fit.parameters = igpt__size_mul(fit.classes,
+                                  igpt__size_add(features, fit.desc.no_intercept ? 0 : 1));
+  fit.span = igpt__probe_span_rows(&fit);
+  igpt__fit_layout(&fit, &arena);
+  result = igpt__block_open(&block, igpt__with_alignment(arena.used), NULL, 0, &fit.desc.allocator,
+                            &fit.desc.log);
+  if (result) return result;
+  arena.base = block.aligned;
+  arena.used = 0;
+  igpt__fit_layout(&fit, &arena);
+
+  result = igpt__probe_create(&probe, &fit);
+  if (result == IGPT_OK) result = igpt__probe_verify(&fit, fit.b);
+  if (result == IGPT_OK && fit.desc.standardise) result = igpt__probe_standardise(&fit);
+  if (result == IGPT_OK)
+    result = fit.desc.method == IGPT_SGD ? igpt__probe_sgd(&fit, &written)
+                                         : igpt__probe_lbfgs(&fit, &written);
+  if (result == IGPT_OK) {
+    igpt__probe_fold(&fit, probe);
+    if (report) *report = written;
+    *out = probe;
+  } else {
+    igpt_probe_destroy(probe);
+  }
+  igpt__block_close(&block, &fit.desc.allocator);
+  return result;
+}
+
+void igpt_probe_destroy(igpt_probe *probe)
+{
+  if (probe) {
+    igpt_allocator allocator = probe->allocator;
+    igpt__block memory = probe->memory;
+    igpt__block_close(&memory, &allocator);
+  }
+}
+
+/* label = argmax of z, the lowest of equals; probabilities = softmax(z) */
+igpt_result igpt_probe_predict(const igpt_probe *probe, int32_t *labels, float *probabilities,
+                               const float *x, size_t rows)
+{
+  size_t i, k, d, classes;
+  if (!probe || (rows && !x)) return IGPT_BAD_ARGUMENT;
+  d = probe->features;
+  classes = (size_t)probe->classes;
+  for (i = 0; i < rows; i++, x += d) {
+    float *p = probabilities ? probabilities + i * classes : NULL, top = 0, spoiled = 0;
+    size_t best = 0;
+    for (k = 0; k < classes; k++) {
+      float z = probe->kernels->dot(x, probe->weights + k * d, d) + probe->intercepts[k];
+      spoiled += 0 * z;
+      if (k == 0 || z > top) { top = z; best = k; }
+      if (p) p[k] = z;
+    }
+    if (spoiled != 0) return IGPT_NOT_FINITE;             /* NaN */
+    if (p) {
+      float sum = probe->kernels->exp_sum(p, p, 1.0f, top, classes);
+      probe->kernels->scale(p, 1 / sum, classes);
+    }
+    if (labels) labels[i] = (int32_t)best;
+  }
+  return IGPT_OK;
+}
+
+const float *igpt_probe_weights(const igpt_probe *probe, int *classes, size_t *features)
+{
+  if (!probe) return NULL;
+  if (classes) *classes = probe->classes;
+  if (features) *features = probe->features;
+  return probe->weights;
+}
+
+const float *igpt_probe_intercepts(const igpt_probe *probe)
+{
+  return probe ? probe->intercepts : NULL;
+}
+
+/* ==== 16. files ==============================================================================
+
+   Weights live in safetensors files: eight bytes that give the length of a JSON header, the header
+   (name, type, shape and place of every tensor), then the raw numbers, little-endian. Names and shapes
+   are those of Hugging Face's ImageGPT, with the zero biases it expects, so that a saved model loads
+   there as it is; what those tensors do not say (objective, heads, sides of the picture, ...) stands in
+   __metadata__ under "igpt.", as strings. The palette stands there too, as decimal numbers: as a tensor
+   it would be reported as unexpected by every loader that knows ImageGPT. A training checkpoint is the
+   same file with Adam's moments and the progress of the run.
+
+   Nothing read is believed. The header is parsed without recursion by a reader that knows only the one
+   form that is allowed; every tensor must have a place in the network, the right shape, and a range of
+   its own; ranges must cover the file exactly. Only then is a model created, which is therefore never
+   larger than the file it comes from. Reading costs one block of about two and a half times the
+   header, given back at the end; writing allocates nothing.
+   huggingface.co/docs/safetensors; for .npy: numpy.lib.format.                                    */
+
+enum {
+  IGPT__FILE_VERSION = 1,
+  IGPT__CHUNK = 16384,            /* bytes looked at or converted at a time */
+  IGPT__HEADER_MOST = 100000000   /* as in the reference implementation */
+};
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+static int igpt__big_endian(void)
+{
+  const uint16_t one = 1;
+  unsigned char first;
+  memcpy(&first, &one, 1);
+  return first == 0;
+}
+
+/* From the file's order of bytes to the machine's, or back; size is 1, 2, 4 or 8. */
+static void igpt__swap(void *data, size_t count, size_t size)
+{
+  unsigned char *p = (unsigned char *)data;
+  size_t i, j;
+  for (i = 0; i < count; i++, p += size)
+    for (j = 0; j < size / 2; j++) {
+      unsigned char byte = p[j];
+      p[j] = p[size - 1 - j];
+      p[size - 1 - j] = byte;
+    }
+}
+
+/* Bytes [offset, offset + bytes) of a source; 0, or not 0. */
+static int igpt__fetch(const igpt_source *source, uint64_t offset, void *to, size_t bytes)
+{
+  if (offset > source->size || bytes > source->size - offset) return -1;
+  if (bytes == 0) return 0;
+  if (source->memory) {
+    memcpy(to, (const char *)source->memory + (size_t)offset, bytes);
+    return 0;
+  }
+  return source->read ? source->read(source->user, offset, to, bytes) : -1;
+}
+
+static igpt_result igpt__source_check(const igpt_source *source, const igpt_log *log)
+{
+  if (!source || (!source->read && !source->memory))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "the source has neither read nor memory");
+  return IGPT_OK;
+}
+
+static uint64_t igpt__u64_mul(uint64_t a, uint64_t b)          /* stays at UINT64_MAX */
+{
+  return a && b > UINT64_MAX / a ? UINT64_MAX : a * b;
+}
+
+/* ---- numbers as text ------------------------------------------------------------------------- */
+
+/* 10^n by repeated squaring, exact enough (1e-14) for the nine digits that matter here. */
+static double igpt__power_of_ten(int n)
+{
+  double power = 1, square = 10;
+  int left = n < 0 ? -n : n;
+  for (; left; left >>= 1, square *= square)
+    if (left & 1) power *= square;
+  return n < 0 ? 1 / power : power;
+}
+
+/* The whole number that `text` is; 0, or -1 if it is none or does not fit. Stops at a space. */
+static int igpt__parse_u64(const char **text, uint64_t *value)
+{
+  const char *p = *text;
+  uint64_t sum = 0;
+  if (*p < '0' || *p > '9') return -1;
+  for (; *p >= '0' && *p <= '9'; p++) {
+    const uint64_t digit = (uint64_t)(*p - '0');
+    if (sum > (UINT64_MAX - digit) / 10) return -1;
+    sum = sum * 10 + digit;
+  }
+  *text = p;
+  *value = sum;
+  return 0;
+}
+
+/* [-]digits[.digits][e[-]digits], finite as a float. */
+static int igpt__parse_real(const char **text, float *value)
+{
+  const char *p = *text;
+  double sum = 0;
+  int sign = 1, digits = 0, exponent = 0, after = 0;
+  if (*p == '-') { sign = -1; p++; }
+  for (; (*p >= '0' && *p <= '9') || (*p == '.' && !after); p++) {
+    if (*p == '.') {
+      after = 1;
+      continue;
+    }
+    if (++digits > 40) return -1;
+    sum = sum * 10 + (*p - '0');
+    exponent -= after;
+  }
+  if (digits == 0) return -1;
+  if (*p == 'e') {
+    int power = 0, down = *++p == '-';
+    if (*p == '-' || *p == '+') p++;
+    if (*p < '0' || *p > '9') return -1;
+    for (; *p >= '0' && *p <= '9'; p++)
+      if (power < 1000) power = power * 10 + (*p - '0');
+    exponent += down ? -power : power;
+  }
+  if (sum > 0 && exponent > 100) return -1;
+  if (exponent < -200) sum = 0;
+  sum *= igpt__power_of_ten(exponent < -200 ? -200 : exponent > 100 ? 100 : exponent);
+  if (!(sum < 3.4028235e38)) return -1;
+  *text = p;
+  *value = (float)(sign * sum);
+  return 0;
+}
+
+/* The fewest digits that read back as the same float: nine always do. `text` has 32 bytes. */
+static void igpt__print_real(char text[32], float value)
+{
+  double scaled = value < 0 ? -(double)value : (double)value;
+  int exponent = 0, digits, i;
+  for (; scaled >= 10; exponent++) scaled /= 10;
+  for (; scaled > 0 && scaled < 1; exponent--) scaled *= 10;
+  for (digits = 1; digits <= 9; digits++) {
+    const char *back = text;
+    char mantissa[24];
+    size_t used = 0, length;
+    int point = exponent;
+    float same;
+    igpt__put_integer(mantissa, sizeof mantissa, 0,
+                      (uint64_t)(scaled * igpt__power_of_ten(digits - 1) + 0.5));
+    length = strlen(mantissa);
+    if (length > (size_t)digits) point++;                   /* 9.99.. became 10 */
+    while (length > 1 && mantissa[length - 1] == '0') mantissa[--length] = 0;
+    if (value < 0) used = igpt__put_text(text, 32, used, "-");
+    if (point < -4 || point > 8) {                          /* d.ddde-7 */
+      char rest[24];
+      memcpy(rest, mantissa + 1, length);
+      mantissa[1] = 0;
+      used = igpt__put_text(text, 32, used, mantissa);
+      if (rest[0]) used = igpt__put_text(text, 32, used, ".");
+      used = igpt__put_text(text, 32, used, rest);
+      used = igpt__put_text(text, 32, used, point < 0 ? "e-" : "e");
+      igpt__put_integer(text, 32, used, (uint64_t)(point < 0 ? -point : point));
+    } else {                                                /* 0.0ddd, d.ddd or ddd00 */
+      if (point < 0) used = igpt__put_text(text, 32, used, "0.");
+      for (i = -1; i > point; i--) used = igpt__put_text(text, 32, used, "0");
+      for (i = 0; (size_t)i < length || i <= point; i++) {
+        text[used++] = (size_t)i < length ? mantissa[i] : '0';
+        if (i == point && (size_t)i + 1 < length) text[used++] = '.';
+      }
+      text[used] = 0;
+    }
+    if (igpt__parse_real(&back, &same) == 0 && same == value) return;
+  }
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+/* A cursor over the header. The first thing that is wrong ends everything. */
+typedef struct igpt__json {
+  char  *text;                    /* strings are unescaped in place, and ended by a zero */
+  size_t size, at;
+  const char *wrong;              /* what was expected; null: all is well so far */
+} igpt__json;
+
+static int igpt__json_fail(igpt__json *json, const char *wrong)
+{
+  if (!json->wrong) json->wrong = wrong;
+  return 0;
+}
+
+/* Skips white space; 1 and past it if the next character is c. */
+static int igpt__json_next(igpt__json *json, char c)
+{
+  while (json->at < json->size && (json->text[json->at] == ' ' || json->text[json->at] == '\n' ||
+                                   json->text[json->at] == '\r' || json->text[json->at] == '\t'))
+    json->at++;
+  if (json->wrong || json->at >= json->size || json->text[json->at] != c) return 0;
+  json->at++;
+  return 1;
+}
+
+/* Bytes of the UTF-8 sequence at p: 1..4; 0 if it is not a valid one. */
+static size_t igpt__utf8(const char *text, size_t left)
+{
+  const unsigned char *p = (const unsigned char *)text;
+  size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
+           : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0, i;
+  if (n == 0 || n > left) return 0;
+  for (i = 1; i < n; i++)
+    if ((p[i] & 0xc0) != 0x80) return 0;
+  if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0) ||        /* too long, or a */
+      (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] >= 0x90)) return 0;     /* surrogate */
+  return n;
+}
+
+/* The four digits of \uXXXX; -1 if they are not hexadecimal. */
+static int32_t igpt__json_hex(igpt__json *json)
+{
+  int32_t value = 0;
+  int i;
+  if (json->size - json->at < 4) return -1;
+  for (i = 0; i < 4; i++) {
+    const char c = json->text[json->at++];
+    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    if (digit < 0) return -1;
+    value = value * 16 + digit;
+  }
+  return value;
+}
+
+/* After a backslash: writes what it stands for to `to`, at most as long, and returns the length. */
+static size_t igpt__json_escape(igpt__json *json, char *to)
+{
+  static const char from[] = "\"\\/bfnrt", plain[] = "\"\\/\b\f\n\r\t";
+  const char c = json->at < json->size ? json->text[json->at++] : 0;
+  const char *found = c ? strchr(from, c) : NULL;
+  int32_t code, low;
+  if (found) {
+    *to = plain[found - from];
+    return 1;
+  }
+  code = c == 'u' ? igpt__json_hex(json) : -1;
+  if (code >= 0xd800 && code < 0xdc00) {                    /* the first half of a pair */
+    low = json->size - json->at >= 6 && json->text[json->at] == '\\' &&
+          json->text[json->at + 1] == 'u' ? (json->at += 2, igpt__json_hex(json)) : -1;
+    code = low >= 0xdc00 && low < 0xe000 ? 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00) : -1;
+  } else if (code >= 0xdc00 && code < 0xe000) {
+    code = -1;
+  }
+  if (code <= 0) return (size_t)igpt__json_fail(json, "a valid escape in a string");
+  if (code < 0x80) {
+    to[0] = (char)code;
+    return 1;
+  }
+  if (code < 0x800) {
+    to[0] = (char)(0xc0 | code >> 6);
+    to[1] = (char)(0x80 | (code & 0x3f));
+    return 2;
+  }
+  if (code < 0x10000) {
+    to[0] = (char)(0xe0 | code >> 12);
+    to[1] = (char)(0x80 | (code >> 6 & 0x3f));
+    to[2] = (char)(0x80 | (code & 0x3f));
+    return 3;
+  }
+  to[0] = (char)(0xf0 | code >> 18);
+  to[1] = (char)(0x80 | (code >> 12 & 0x3f));
+  to[2] = (char)(0x80 | (code >> 6 & 0x3f));
+  to[3] = (char)(0x80 | (code & 0x3f));
+  return 4;
+}
+
+/* 1 and a C string inside the text, or 0. */
+static int igpt__json_string(igpt__json *json, const char **string)
+{
+  char *start, *to;
+  if (!igpt__json_next(json, '"')) return igpt__json_fail(json, "a string");
+  start = to = json->text + json->at;
+  while (json->at < json->size) {
+    const char c = json->text[json->at];
+    size_t n;
+    if (c == '"') {
+      json->at++;
+      *to = 0;
+      *string = start;
+      return 1;
+    }
+    if (c == '\\') {
+      json->at++;
+      n = igpt__json_escape(json, to);
+    } else {
+      n = (unsigned char)c < 0x20 ? 0 : igpt__utf8(json->text + json->at, json->size - json->at);
+      memmove(to, json->text + json->at, n);
+      json->at += n;
+    }
+    if (n == 0) return igpt__json_fail(json, "valid UTF-8 in a string");
+    to += n;
+  }
+  return igpt__json_fail(json, "the end of a string");
+}
+
+/* A whole number that is not negative; the only kind a header has. */
+static int igpt__json_u64(igpt__json *json, uint64_t *value)
+{
+  const char *p;
+  igpt__json_next(json, ' ');
+  p = json->text + json->at;      /* the text ends with a zero */
+  if (json->wrong || igpt__parse_u64(&p, value) || (json->text[json->at] == '0' &&
+                                                   p > json->text + json->at + 1))
+    return igpt__json_fail(json, "a whole number below 2^64");
+  json->at = (size_t)(p - json->text);
+  return 1;
+}
+
+/* After an element of a list or object: 1 if another one follows, 0 at its end. */
+static int igpt__json_more(igpt__json *json, char end)
+{
+  if (igpt__json_next(json, ',')) return 1;
+  if (!igpt__json_next(json, end)) igpt__json_fail(json, end == '}' ? "',' or '}'" : "',' or ']'");
+  return 0;
+}
+
+/* ---- the header of a safetensors file -------------------------------------------------------- */
+
+typedef struct igpt__dtype {
+  const char *name;
+  uint64_t size;
+} igpt__dtype;
+
+static const igpt__dtype igpt__dtypes[] = {
+  { "F32", 4 }, { "F16", 2 }, { "BF16", 2 }, { "F64", 8 }, { "BOOL", 1 }, { "U8", 1 }, { "I8", 1 },
+  { "U16", 2 }, { "I16", 2 }, { "U32", 4 }, { "I32", 4 }, { "U64", 8 }, { "I64", 8 },
+  { "F8_E4M3", 1 }, { "F8_E5M2", 1 }
+};
+enum { IGPT__F32, IGPT__F16, IGPT__BF16, IGPT__F64 };       /* places in the table */
+
+typedef struct igpt__entry {
+  const char *name;
+  uint64_t begin, end;            /* bytes, from the end of the header */
+  uint64_t shape[2];              /* the first two sides */
+  int      rank;
+  int      dtype;                 /* place in igpt__dtypes */
+  int      used;                  /* 1: it has found its place */
+} igpt__entry;
+
+/* What __metadata__ says: the values of the keys below, null where there is none. */
+#define IGPT__KEYS(X)                                                                             \
+  X(version) X(objective) X(rows) X(columns) X(heads) X(norm_epsilon) X(activation) X(order)      \
+  X(step) X(palette) X(centres) X(adam_step) X(progress)
+enum {
+#define IGPT__KEY(name) IGPT__KEY_##name,
+  IGPT__KEYS(IGPT__KEY)
+#undef IGPT__KEY
+  IGPT__KEY_COUNT
+};
+static const char *const igpt__keys[IGPT__KEY_COUNT] = {
+#define IGPT__KEY(name) "igpt." #name,
+  IGPT__KEYS(IGPT__KEY)
+#undef IGPT__KEY
+};
+
+/* An open file: its header, and what it makes of a model. */
+typedef struct igpt__file {
+  const igpt_source *source;
+  const igpt_log *log;
+  igpt_allocator  allocator;
+  igpt__block     memory;
+  igpt__entry    *entry;          /* (count), by name once the header is verified */
+  size_t          count, capacity;
+  uint64_t        data;           /* offset of the first number in the file */
+  char           *chunk;          /* IGPT__CHUNK bytes */
+  igpt__json      json;
+  const char     *meta[IGPT__KEY_COUNT];
+  igpt_config     config;
+  igpt__specs     specs;
+  igpt_palette    palette;
+  uint64_t        step;
+} igpt__file;
+
+/* {"dtype":"F32","shape":[512,64],"data_offsets":[0,131072]}, in any order and nothing else */
+static igpt_result igpt__parse_entry(igpt__file *file, igpt__entry *entry)
+{
+  igpt__json *json = &file->json;
+  const char *key, *dtype = NULL;
+  uint64_t side, bytes = 1;
+  int seen_shape = 0, seen_range = 0;
+  size_t i;
+  if (!igpt__json_next(json, '{')) igpt__json_fail(json, "'{'");
+  if (!json->wrong) do {
+    if (!igpt__json_string(json, &key)) break;
+    if (!igpt__json_next(json, ':')) igpt__json_fail(json, "':'");
+    if (strcmp(key, "dtype") == 0 && !dtype) {
+      igpt__json_string(json, &dtype);
+    } else if (strcmp(key, "shape") == 0 && !seen_shape) {
+      seen_shape = 1;
+      if (!igpt__json_next(json, '[')) igpt__json_fail(json, "'['");
+      if (!igpt__json_next(json, ']')) do {
+        if (!igpt__json_u64(json, &side)) break;
+        if (entry->rank == 8) igpt__json_fail(json, "at most 8 sides");
+        if (entry->rank < 2) entry->shape[entry->rank] = side;
+        entry->rank++;
+        bytes = igpt__u64_mul(bytes, side);
+      } while (igpt__json_more(json, ']'));
+    } else if (strcmp(key, "data_offsets") == 0 && !seen_range) {
+      seen_range = 1;
+      if (!igpt__json_next(json, '[')) igpt__json_fail(json, "'['");
+      igpt__json_u64(json, &entry->begin);
+      if (!igpt__json_next(json, ',')) igpt__json_fail(json, "','");
+      igpt__json_u64(json, &entry->end);
+      if (!igpt__json_next(json, ']')) igpt__json_fail(json, "']'");
+    } else {
+      igpt__json_fail(json, "dtype, shape and data_offsets, once each");
+    }
+  } while (!json->wrong && igpt__json_more(json, '}'));
+  if (!json->wrong && !(dtype && seen_shape && seen_range))
+    igpt__json_fail(json, "dtype, shape and data_offsets, once each");
+  if (json->wrong) return IGPT_BAD_FILE;      /* the caller says where */
+
+  for (i = 0; i < IGPT__COUNT(igpt__dtypes); i++)
+    if (strcmp(dtype, igpt__dtypes[i].name) == 0) break;
+  if (i == IGPT__COUNT(igpt__dtypes))
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has the unknown dtype %s", entry->name,
+                      dtype);
+  entry->dtype = (int)i;
+  bytes = igpt__u64_mul(bytes, igpt__dtypes[i].size);
+  if (entry->end < entry->begin || entry->end - entry->begin != bytes || bytes == UINT64_MAX)
+    return igpt__fail(file->log, IGPT_BAD_FILE,
+                      "tensor %s has data_offsets [%u, %u], and its shape takes %u bytes",
+                      entry->name, entry->begin, entry->end, bytes);
+  return IGPT_OK;
+}
+
+/* {"format":"pt","igpt.rows":"32",...}: strings only. Keys of others are nobody's business here. */
+static void igpt__parse_metadata(igpt__file *file)
+{
+  igpt__json *json = &file->json;
+  const char *key, *value;
+  size_t i;
+  if (!igpt__json_next(json, '{')) igpt__json_fail(json, "'{'");
+  if (igpt__json_next(json, '}')) return;
+  if (!json->wrong) do {
+    if (!igpt__json_string(json, &key)) return;
+    if (!igpt__json_next(json, ':')) igpt__json_fail(json, "':'");
+    if (!igpt__json_string(json, &value)) return;
+    for (i = 0; i < IGPT__KEY_COUNT; i++)
+      if (strcmp(key, igpt__keys[i]) == 0) {
+        if (file->meta[i]) igpt__json_fail(json, "each igpt key once");
+        file->meta[i] = value;
+      }
+  } while (igpt__json_more(json, '}'));
+}
+
+static igpt_result igpt__parse_header(igpt__file *file)
+{
+  igpt__json *json = &file->json;
+  igpt_result result = IGPT_OK;
+  const char *name, *p;
+  int metadata = 0;
+  if (!igpt__json_next(json, '{')) igpt__json_fail(json, "'{'");
+  if (!igpt__json_next(json, '}') && !json->wrong) do {
+    if (!igpt__json_string(json, &name)) break;
+    if (!igpt__json_next(json, ':')) igpt__json_fail(json, "':'");
+    if (strcmp(name, "__metadata__") == 0) {
+      if (metadata++) igpt__json_fail(json, "__metadata__ once");
+      igpt__parse_metadata(file);
+      continue;
+    }
+    for (p = name; *p; p++)
+      if ((unsigned char)*p < 0x20 || *p == 0x7f) igpt__json_fail(json, "a printable name");
+    if (json->wrong || file->count == file->capacity) break;
+    file->entry[file->count].name = name;
+    result = igpt__parse_entry(file, &file->entry[file->count++]);
+  } while (!result && !json->wrong && igpt__json_more(json, '}'));
+  if (result && !json->wrong) return result;
+  igpt__json_next(json, ' ');
+  if (json->at < json->size) igpt__json_fail(json, "the end of the header");
+  if (json->wrong)
+    return igpt__fail(file->log, IGPT_BAD_FILE, "header, byte %z of %z: expected %s", json->at,
+                      json->size, json->wrong);
+  return IGPT_OK;
+}
+
+static int igpt__by_place(const igpt__entry *a, const igpt__entry *b)
+{
+  if (a->begin != b->begin) return a->begin < b->begin ? -1 : 1;
+  return a->end < b->end ? -1 : a->end > b->end;
+}
+
+static int igpt__by_name(const igpt__entry *a, const igpt__entry *b)
+{
+  return strcmp(a->name, b->name);
+}
+
+/* Heapsort: no recursion, no memory, and no input that makes it slow. */
+static void igpt__sort_entries(igpt__entry *entry, size_t count,
+                               int (*order)(const igpt__entry *, const igpt__entry *))
+{
+  size_t start = count / 2, end = count;
+  while (end > 1) {
+    igpt__entry moved;
+    size_t hole, child;
+    if (start > 0) {
+      moved = entry[--start];
+    } else {
+      moved = entry[--end];
+      entry[end] = entry[0];
+    }
+    for (hole = start; (child = 2 * hole + 1) < end; hole = child) {
+      if (child + 1 < end && order(&entry[child], &entry[child + 1]) < 0) child++;
+      if (order(&moved, &entry[child]) >= 0) break;
+      entry[hole] = entry[child];
+    }
+    entry[hole] = moved;
+  }
+}
+
+/* Ranges follow each other from the end of the header to the end of the file; names differ. */
+static igpt_result igpt__verify_ranges(igpt__file *file)
+{
+  const uint64_t size = file->source->size - file->data;
+  uint64_t place = 0;
+  size_t i;
+  igpt__sort_entries(file->entry, file->count, igpt__by_place);
+  for (i = 0; i < file->count; i++) {
+    const igpt__entry *entry = &file->entry[i];
+    if (entry->begin != place)
+      return igpt__fail(file->log, IGPT_BAD_FILE,
+                        "tensor %s starts at byte %u, and the one before it ends at %u",
+                        entry->name, entry->begin, place);
+    place = entry->end;
+  }
+  if (place != size)
+    return igpt__fail(file->log, IGPT_BAD_FILE, "the tensors take %u bytes, and the file has %u",
+                      place, size);
+  igpt__sort_entries(file->entry, file->count, igpt__by_name);
+  for (i = 1; i < file->count; i++)
+    if (strcmp(file->entry[i - 1].name, file->entry[i].name) == 0)
+      return igpt__fail(file->log, IGPT_BAD_FILE, "there are two tensors %s", file->entry[i].name);
+  return IGPT_OK;
+}
+
+static void igpt__file_end(igpt__file *file)
+{
+  const igpt__block memory = file->memory;
+  const igpt_allocator allocator = file->allocator;
+  igpt__block_close(&memory, &allocator);     /* `file` lies in it */
+}
+
+static igpt__file *igpt__file_layout(igpt__arena *arena, size_t capacity, size_t size)
+{
+  igpt__file *file = (igpt__file *)igpt__take(arena, 1, sizeof *file);
+  igpt__entry *entry = (igpt__entry *)igpt__take(arena, capacity, sizeof *entry);
+  char *text = (char *)igpt__take(arena, size + 1, 1);
+  char *chunk = (char *)igpt__take(arena, IGPT__CHUNK, 1);
+  if (!chunk) return NULL;
+  memset(file, 0, sizeof *file);
+  memset(entry, 0, capacity * sizeof *entry);
+  file->entry = entry;
+  file->capacity = capacity;
+  file->chunk = chunk;
+  file->data = 8 + (uint64_t)size;
+  file->json.text = text;
+  file->json.size = size;
+  text[size] = 0;
+  return file;
+}
+
+/* Reads and verifies the header of `source`. *out lives in a block of `allocator`. */
+static igpt_result igpt__file_begin(igpt__file **out, const igpt_source *source,
+                                    const igpt_allocator *allocator, const igpt_log *log)
+{
+  igpt__arena arena = { NULL, 0 };
+  igpt__block memory;
+  igpt__file *file;
+  unsigned char length[8];
+  uint64_t size = 0;
+  size_t capacity, i;
+  igpt_result result = igpt__source_check(source, log);
+  *out = NULL;
+  if (result) return result;
+  if (source->size < 10)
+    return igpt__fail(log, IGPT_BAD_FILE, "%u bytes are too few for a safetensors file",
+                      source->size);
+  if (igpt__fetch(source, 0, length, 8))
+    return igpt__fail(log, IGPT_READ_ERROR, "reading the first 8 bytes failed");
+  for (i = 0; i < 8; i++) size |= (uint64_t)length[i] << 8 * i;
+  if (size > IGPT__HEADER_MOST || size > source->size - 8 || size < 2)
+    return igpt__fail(log, IGPT_BAD_FILE, "the header has %u bytes, of a file of %u (and %d at most)",
+                      size, source->size, (int)IGPT__HEADER_MOST);
+
+  /* "":{"dtype":"U8","shape":[],"data_offsets":[0,0]}, has 50 bytes, so there are not more entries */
+  capacity = (size_t)size / 50 + 1;
+  igpt__file_layout(&arena, capacity, (size_t)size);
+  result = igpt__block_open(&memory, igpt__with_alignment(arena.used), NULL, 0, allocator, log);
+  if (result) return result;
+  arena.base = memory.aligned;
+  arena.used = 0;
+  file = igpt__file_layout(&arena, capacity, (size_t)size);
+  file->memory = memory;
+  file->source = source;
+  file->log = log;
+  file->allocator = *allocator;
+  if (igpt__fetch(source, 8, file->json.text, (size_t)size))
+    result = igpt__fail(log, IGPT_READ_ERROR, "reading the header of %u bytes failed", size);
+  if (!result) result = igpt__parse_header(file);
+  if (!result) result = igpt__verify_ranges(file);
+  if (result) igpt__file_end(file);
+  else *out = file;
+  return result;
+}
+
+/* ---- from a header to a model ---------------------------------------------------------------- */
+
+/* Tensor `index` of a model that may not exist yet: its name (at most 48 bytes) and what it is. */
+static const igpt__spec *igpt__slot(const igpt__specs *specs, size_t index, char name[48])
+{
+  const size_t heads = (size_t)specs->head_count;
+  const igpt__spec *spec;
+  size_t used = 0;
+  if (index < heads) {
+    spec = &specs->head[index];
+  } else {
+    spec = &specs->block[(index - heads) % IGPT__BLOCK_COUNT];
+    used = igpt__put_text(name, 48, used, "transformer.h.");
+    used = igpt__put_integer(name, 48, used, (index - heads) / IGPT__BLOCK_COUNT);
+    used = igpt__put_text(name, 48, used, ".");
+  }
+  igpt__put_text(name, 48, used, spec->name);
+  return spec;
+}
+
+static size_t igpt__slots(const igpt__specs *specs, const igpt_config *config)
+{
+  return (size_t)specs->head_count + (size_t)config->layers * IGPT__BLOCK_COUNT;
+}
+
+/* "x.c_fc.weight" -> "x.c_fc.bias"; 1 if Hugging Face's network has such a tensor: the matrices of
+   the blocks do, and nothing else. */
+static int igpt__bias_name(const igpt__specs *specs, size_t index, const igpt__spec *spec, char *name)
+{
+  if (index < (size_t)specs->head_count || !spec->columns) return 0;
+  memcpy(name + strlen(name) - strlen("weight"), "bias", sizeof "bias");
+  return 1;
+}
+
+/* The entry of that name, with "transformer." or without; null if there is none. */
+static igpt__entry *igpt__find(const igpt__file *file, const char *name)
+{
+  static const char prefix[] = "transformer.";
+  size_t low = 0, high = file->count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    const int order = strcmp(name, file->entry[middle].name);
+    if (order == 0) return &file->entry[middle];
+    if (order < 0) high = middle;
+    else low = middle + 1;
+  }
+  return strncmp(name, prefix, sizeof prefix - 1) == 0 ? igpt__find(file, name + sizeof prefix - 1)
+                                                       : NULL;
+}
+
+/* A number in __metadata__, from least to most; 0 and a sentence in the log otherwise. */
+static igpt_result igpt__meta_int(const igpt__file *file, int key, int *value)
+{
+  const char *text = file->meta[key];
+  uint64_t number = 0;
+  if (!text) return igpt__fail(file->log, IGPT_BAD_FILE, "__metadata__ has no %s", igpt__keys[key]);
+  if (igpt__parse_u64(&text, &number) || *text || number < 1 || number > 0x7fffffff)
+    return igpt__fail(file->log, IGPT_BAD_FILE, "%s is \"%s\", and must be 1..2147483647",
+                      igpt__keys[key], file->meta[key]);
+  *value = (int)number;
+  return IGPT_OK;
+}
+
+/* `count` whole numbers, one space between them. */
+static igpt_result igpt__meta_u64(const igpt__file *file, int key, uint64_t *value, size_t count)
+{
+  const char *text = file->meta[key];
+  size_t i;
+  if (!text) return igpt__fail(file->log, IGPT_BAD_FILE, "__metadata__ has no %s", igpt__keys[key]);
+  for (i = 0; i < count; i++)
+    if ((i && *text++ != ' ') || igpt__parse_u64(&text, &value[i])) break;
+  if (i < count || *text)
+    return igpt__fail(file->log, IGPT_BAD_FILE, "%s is \"%s\", and must be %z whole numbers",
+                      igpt__keys[key], file->meta[key], count);
+  return IGPT_OK;
+}
+
+static igpt_result igpt__meta_word(const igpt__file *file, int key, const char *word)
+{
+  if (!file->meta[key])
+    return igpt__fail(file->log, IGPT_BAD_FILE, "__metadata__ has no %s", igpt__keys[key]);
+  if (strcmp(file->meta[key], word) != 0)
+    return igpt__fail(file->log, IGPT_MISMATCH, "%s is \"%s\", and this library has only \"%s\"",
+                      igpt__keys[key], file->meta[key], word);
+  return IGPT_OK;
+}
+
+static igpt_result igpt__meta_palette(igpt__file *file)
+{
+  const char *text = file->meta[IGPT__KEY_centres], *name = file->meta[IGPT__KEY_palette];
+  const int colours = file->config.vocabulary;
+  igpt_palette *palette = &file->palette;
+  size_t used = 0, n;
+  int i;
+  if (!text && !name) return IGPT_OK;
+  if (!text || !name || colours > IGPT_PALETTE_MAX)
+    return igpt__fail(file->log, IGPT_BAD_FILE,
+                      "a palette has igpt.palette, igpt.centres and at most %d colours, of %d",
+                      IGPT_PALETTE_MAX, colours);
+  for (i = 0; i < 3 * colours; i++)
+    if ((i && *text++ != ' ') || igpt__parse_real(&text, &palette->centre[i / 3][i % 3])) break;
+  if (i < 3 * colours || *text)
+    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.centres: number %d of %d is not one", i + 1,
+                      3 * colours);
+  for (; *name && (n = igpt__utf8(name, strlen(name))) > 0; name += n, used += n) {
+    if (used + n >= sizeof palette->name) break;            /* cut between characters */
+    memcpy(palette->name + used, name, n);
+  }
+  palette->colours = colours;
+  return IGPT_OK;
+}
+
+/* What only __metadata__ knows, in a file of this library. */
+static igpt_result igpt__read_own(igpt__file *file)
+{
+  igpt_config *config = &file->config;
+  const char *text = file->meta[IGPT__KEY_norm_epsilon];
+  const char *objective = file->meta[IGPT__KEY_objective];
+  int version = 0;
+  igpt_result result = igpt__meta_int(file, IGPT__KEY_version, &version);
+  if (!result && version > IGPT__FILE_VERSION)
+    return igpt__fail(file->log, IGPT_UNSUPPORTED, "igpt.version is %d, and %d is the latest known",
+                      version, (int)IGPT__FILE_VERSION);
+  if (!result) result = igpt__meta_int(file, IGPT__KEY_rows, &config->rows);
+  if (!result) result = igpt__meta_int(file, IGPT__KEY_columns, &config->columns);
+  if (!result) result = igpt__meta_int(file, IGPT__KEY_heads, &config->heads);
+  if (!result) result = igpt__meta_u64(file, IGPT__KEY_step, &file->step, 1);
+  if (!result) result = igpt__meta_word(file, IGPT__KEY_activation, "quick_gelu");
+  if (!result) result = igpt__meta_word(file, IGPT__KEY_order, "raster");
+  if (result) return result;
+  if (!text || igpt__parse_real(&text, &config->norm_epsilon) || *text ||
+      !(config->norm_epsilon > 0))
+    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.norm_epsilon is not a number above 0");
+  if (!objective || (strcmp(objective, "ar") != 0 && strcmp(objective, "bert") != 0))
+    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.objective is neither \"ar\" nor \"bert\"");
+  config->objective = strcmp(objective, "ar") == 0 ? IGPT_AR : IGPT_BERT;
+  return IGPT_OK;
+}
+
+/* What a file of Hugging Face does not say comes from the caller. */
+static igpt_result igpt__read_foreign(igpt__file *file, const igpt_config *want, int positions,
+                                      int inputs)
+{
+  igpt_config *config = &file->config;
+  if (!want->heads)
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "config.heads is 0, and the file does not say it either: give it");
+  config->heads = want->heads;
+  config->norm_epsilon = want->norm_epsilon;
+  config->objective = config->vocabulary ? inputs == config->vocabulary ? IGPT_BERT : IGPT_AR
+                                         : want->objective;
+  if (!config->vocabulary) config->vocabulary = inputs - (config->objective == IGPT_AR);
+  config->rows = want->rows;
+  config->columns = want->columns;
+  if (!config->rows && !config->columns)
+    for (config->rows = 1; config->rows < 1 << 15 && config->rows * config->rows < positions;)
+      config->rows++;
+  if (!config->rows) config->rows = positions / config->columns;
+  if (!config->columns) config->columns = positions / config->rows;
+  return IGPT_OK;
+}
+
+/* A side of a tensor that the shape of the network is taken from. */
+static igpt_result igpt__read_side(const igpt__file *file, const char *name, int side, int *value)
+{
+  const igpt__entry *entry = igpt__find(file, name);
+  *value = 0;
+  if (!entry) return IGPT_OK;
+  if (entry->rank != 2 || entry->shape[side] < 1 || entry->shape[side] > 0x7fffffff)
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s of rank %d with a side of %u is no matrix"
+                      " of this network", name, entry->rank, entry->shape[side]);
+  *value = (int)entry->shape[side];
+  return IGPT_OK;
+}
+
+/* The configuration, from tensors, __metadata__ and the caller; they must agree. */
+static igpt_result igpt__read_config(igpt__file *file, const igpt_config *want)
+{
+  static const char *const names[] = { "layers", "heads", "width", "rows", "columns",
+                                       "vocabulary", "classes", "objective" };
+  const int own = file->meta[IGPT__KEY_version] != NULL;
+  igpt_config *config = &file->config;
+  int have[8], wanted[8], positions, inputs, i;
+  igpt_result result = igpt__read_side(file, "transformer.wte.weight", 1, &config->width);
+  if (!result) result = igpt__read_side(file, "transformer.wte.weight", 0, &inputs);
+  if (!result) result = igpt__read_side(file, "transformer.wpe.weight", 0, &positions);
+  if (!result) result = igpt__read_side(file, "lm_head.weight", 0, &config->vocabulary);
+  if (!result) result = igpt__read_side(file, "score.weight", 0, &config->classes);
+  if (result) return result;
+  if (!config->width || !positions || (own && !config->vocabulary))
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s",
+                      !config->width ? "transformer.wte.weight" : !positions
+                                     ? "transformer.wpe.weight" : "lm_head.weight");
+  for (;;) {                      /* blocks, as long as they are there */
+    char name[48];
+    size_t used = igpt__put_text(name, sizeof name, 0, "transformer.h.");
+    used = igpt__put_integer(name, sizeof name, used, (uint64_t)config->layers);
+    igpt__put_text(name, sizeof name, used, ".ln_1.weight");
+    if (!igpt__find(file, name)) break;
+    config->layers++;
+  }
+  if (!config->layers)
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s",
+                      "transformer.h.0.ln_1.weight");
+  result = own ? igpt__read_own(file) : igpt__read_foreign(file, want, positions, inputs);
+  if (result) return result;
+  if ((uint64_t)config->rows * (uint64_t)config->columns != (uint64_t)positions)
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "config: %d rows of %d are not the %d positions of transformer.wpe.weight",
+                      config->rows, config->columns, positions);
+
+  if (!config->classes) config->classes = want->classes;
+  have[0] = config->layers;     wanted[0] = want->layers;
+  have[1] = config->heads;      wanted[1] = want->heads;
+  have[2] = config->width;      wanted[2] = want->width;
+  have[3] = config->rows;       wanted[3] = want->rows;
+  have[4] = config->columns;    wanted[4] = want->columns;
+  have[5] = config->vocabulary; wanted[5] = want->vocabulary;
+  have[6] = config->classes;    wanted[6] = want->classes;
+  have[7] = (int)config->objective;
+  wanted[7] = (int)want->objective;
+  for (i = 0; i < 8; i++)
+    if (wanted[i] && wanted[i] != have[i])
+      return igpt__fail(file->log, IGPT_MISMATCH, "config.%s is %d, and the file has %d", names[i],
+                        wanted[i], have[i]);
+  if (want->norm_epsilon != 0 && !(want->norm_epsilon == config->norm_epsilon))
+    return igpt__fail(file->log, IGPT_MISMATCH, "config.norm_epsilon is %g, and the file has %g",
+                      (double)want->norm_epsilon, (double)config->norm_epsilon);
+  result = igpt_config_resolve(config, file->log);
+  if (result) return result == IGPT_BAD_ARGUMENT ? IGPT_BAD_FILE : result;
+  igpt__specs_make(&file->specs, config);
+  return igpt__meta_palette(file);
+}
+
+static size_t igpt__put_shape(char text[64], int rank, const uint64_t *shape)
+{
+  size_t used = igpt__put_text(text, 64, 0, "[");
+  int i;
+  for (i = 0; i < rank && i < 2; i++) {
+    if (i) used = igpt__put_text(text, 64, used, ", ");
+    used = igpt__put_integer(text, 64, used, shape[i]);
+  }
+  if (rank > 2) used = igpt__put_text(text, 64, used, ", ...");
+  return igpt__put_text(text, 64, used, "]");
+}
+
+/* Finds a tensor of rows x columns (0: a vector) numbers and takes it. *out is null if there is none. */
+static igpt_result igpt__take_entry(igpt__file *file, igpt__entry **out, const char *name,
+                                    size_t rows, size_t columns)
+{
+  igpt__entry *entry = *out = igpt__find(file, name);
+  const int rank = columns ? 2 : 1;
+  uint64_t shape[2];
+  if (!entry) return IGPT_OK;
+  shape[0] = rows;
+  shape[1] = columns;
+  if (entry->dtype > IGPT__BF16)
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has dtype %s, and must be F32, F16 or BF16",
+                      name, igpt__dtypes[entry->dtype].name);
+  if (entry->rank != rank || entry->shape[0] != rows || (rank == 2 && entry->shape[1] != columns)) {
+    char found[64], expected[64];
+    igpt__put_shape(found, entry->rank, entry->shape);
+    igpt__put_shape(expected, rank, shape);
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has shape %s, and must be %s", name, found,
+                      expected);
+  }
+  entry->used = 1;
+  return IGPT_OK;
+}
+
+static float igpt__half_to_float(uint16_t half)
+{
+  const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31u;
+  const uint32_t fraction = half & 0x3ffu;
+  uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
+  float value;
+  if (exponent == 0) {            /* zero, and numbers below 2^-14: fraction 2^-24 */
+    value = (float)fraction * 5.9604644775390625e-8f;
+    return sign ? -value : value;
+  }
+  if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* Numbers [first, first + count) of an entry as floats. `to` may be the chunk. */
+static igpt_result igpt__read_floats(const igpt__file *file, const igpt__entry *entry, float *to,
+                                     size_t first, size_t count)
+{
+  const size_t size = (size_t)igpt__dtypes[entry->dtype].size, step = IGPT__CHUNK / sizeof(float);
+  const uint64_t offset = file->data + entry->begin;
+  size_t i, j, n;
+  if (entry->dtype == IGPT__F32) {
+    if (igpt__fetch(file->source, offset + (uint64_t)first * size, to, count * size))
+      return igpt__fail(file->log, IGPT_READ_ERROR, "reading tensor %s failed", entry->name);
+    if (igpt__big_endian()) igpt__swap(to, count, size);
+    return IGPT_OK;
+  }
+  for (i = 0; i < count; i += n) {
+    uint16_t *halves = (uint16_t *)(void *)file->chunk;
+    n = igpt__min_size(step, count - i);
+    if (igpt__fetch(file->source, offset + (uint64_t)(first + i) * size, halves, n * size))
+      return igpt__fail(file->log, IGPT_READ_ERROR, "reading tensor %s failed", entry->name);
+    if (igpt__big_endian()) igpt__swap(halves, n, size);
+    for (j = n; j-- > 0;) {       /* backwards: `to` may be the chunk, and a float is wider */
+      uint16_t half;
+      uint32_t bits;
+      memcpy(&half, file->chunk + j * size, sizeof half);
+      bits = (uint32_t)half << 16;
+      if (entry->dtype == IGPT__BF16) memcpy(to + i + j, &bits, sizeof bits);
+      else to[i + j] = igpt__half_to_float(half);
+    }
+  }
+  return IGPT_OK;
+}
+
+/* Tensors that belong to no network but are welcome in a file: the masks of old ImageGPT files, and
+   what a checkpoint adds for training. */
+static int igpt__ignored(const char *name)
+{
+  static const char *const ends[] = { ".attn.bias", ".attn.masked_bias" };
+  const size_t length = strlen(name);
+  size_t i;
+  for (i = 0; i < IGPT__COUNT(ends); i++)
+    if (length > strlen(ends[i]) && strcmp(name + length - strlen(ends[i]), ends[i]) == 0) return 1;
+  return strncmp(name, "adam.", 5) == 0 || strcmp(name, "progress") == 0;
+}
+
+/* Every tensor of the network is there, of the right shape; biases are zero; nothing else is there. */
+static igpt_result igpt__verify_tensors(igpt__file *file)
+{
+  const int own = file->meta[IGPT__KEY_version] != NULL;
+  igpt__entry *entry;
+  char name[48];
+  size_t index, i, n, first;
+  igpt_result result;
+  for (index = 0; index < igpt__slots(&file->specs, &file->config); index++) {
+    const igpt__spec *spec = igpt__slot(&file->specs, index, name);
+    result = igpt__take_entry(file, &entry, name, spec->rows, spec->columns);
+    if (result) return result;
+    if (!entry && strcmp(name, "score.weight") != 0 && (own || strcmp(name, "lm_head.weight") != 0))
+      return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s", name);
+    if (!igpt__bias_name(&file->specs, index, spec, name)) continue;
+    result = igpt__take_entry(file, &entry, name, spec->columns, 0);
+    for (first = 0; entry && !result && first < spec->columns; first += n) {
+      float *values = (float *)(void *)file->chunk;
+      n = igpt__min_size(IGPT__CHUNK / sizeof(float), spec->columns - first);
+      result = igpt__read_floats(file, entry, values, first, n);
+      for (i = 0; i < n && !result; i++)
+        if (!(values[i] == 0))
+          result = igpt__fail(file->log, IGPT_MISMATCH,
+                              "tensor %s is not zero: number %z is %g, and this network has no biases",
+                              name, first + i, (double)values[i]);
+    }
+    if (result) return result;
+  }
+  for (i = 0; i < file->count; i++)
+    if (!file->entry[i].used && !igpt__ignored(file->entry[i].name))
+      return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has no place in a network of %d blocks",
+                        file->entry[i].name, file->config.layers);
+  return IGPT_OK;
+}
+
+/* The first number that is not finite, or below `least`: its place, or count. */
+static size_t igpt__first_bad(const float *x, size_t count, float least)
+{
+  size_t i;
+  for (i = 0; i < count && x[i] - x[i] == 0 && x[i] >= least; i++) {}
+  return i;
+}
+
+static igpt_result igpt__bad_number(const igpt_log *log, const char *name, size_t place, float value)
+{
+  return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g", name, place, (double)value);
+}
+
+igpt_result igpt_model_read(igpt_model **out, const igpt_source *source, const igpt_model_desc *desc)
+{
+  igpt_model_desc d;
+  igpt_allocator allocator;
+  igpt__file *file;
+  igpt_model *model = NULL;
+  igpt_result result;
+  size_t index;
+  if (!out) return IGPT_BAD_ARGUMENT;
+  *out = NULL;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  allocator = d.allocator;
+  result = igpt__allocator_resolve(&allocator, &d.log);
+  if (!result) result = igpt__file_begin(&file, source, &allocator, &d.log);
+  if (result) return result;
+  result = igpt__read_config(file, &d.config);
+  if (!result) result = igpt__verify_tensors(file);
+  if (!result) {
+    d.config = file->config;
+    result = igpt__model_open(&model, &d);
+  }
+  for (index = 0; !result && index < igpt_model_tensors(model); index++) {
+    const igpt__entry *entry;
+    igpt_tensor tensor;
+    size_t bad;
+    igpt_model_tensor_at(model, &tensor, index);
+    entry = igpt__find(file, tensor.name);
+    if (entry) result = igpt__read_floats(file, entry, tensor.data, 0, tensor.count);
+    else memset(tensor.data, 0, tensor.count * sizeof *tensor.data);
+    if (result) break;
+    bad = igpt__first_bad(tensor.data, tensor.count, -3.4028235e38f);
+    if (bad < tensor.count)
+      result = igpt__bad_number(&d.log, tensor.name, bad, tensor.data[bad]);
+  }
+  if (!result) {
+    model->palette = file->palette;
+    model->step = file->step;
+    *out = model;
+  } else {
+    igpt_model_destroy(model);
+  }
+  igpt__file_end(file);
+  return result;
+}
+
+/* ---- writing ---------------------------------------------------------------------------------- */
+
+/* Collects small pieces; with a null sink it only counts, which is how the header's length is known
+   before the header is written. */
+typedef struct igpt__writer {
+  const igpt_sink *sink;
+  uint64_t count;
+  size_t used;
+  int failed;
+  char buffer[1024];
+} igpt__writer;
+
+static void igpt__flush(igpt__writer *w)
+{
+  if (w->sink && w->used && !w->failed)
+    w->failed = w->sink->write(w->sink->user, w->buffer, w->used) != 0;
+  w->used = 0;
+}
+
+static void igpt__emit(igpt__writer *w, const void *bytes, size_t count)
+{
+  const char *from = (const char *)bytes;
+  w->count += count;
+  if (!w->sink) return;
+  while (count) {
+    const size_t n = igpt__min_size(count, sizeof w->buffer - w->used);
+    memcpy(w->buffer + w->used, from, n);
+    w->used += n;
+    from += n;
+    count -= n;
+    if (w->used == sizeof w->buffer) igpt__flush(w);
+  }
+}
+
+static void igpt__emit_text(igpt__writer *w, const char *text) { igpt__emit(w, text, strlen(text)); }
+
+static void igpt__emit_u64(igpt__writer *w, uint64_t value)
+{
+  char text[24];
+  igpt__put_integer(text, sizeof text, 0, value);
+  igpt__emit_text(w, text);
+}
+
+static void igpt__emit_real(igpt__writer *w, float value)
+{
+  char text[32];
+  igpt__print_real(text, value);
+  igpt__emit_text(w, text);
+}
+
+/* The inside of a JSON string; bytes that are not UTF-8 become question marks. */
+static void igpt__emit_string(igpt__writer *w, const char *text, size_t most)
+{
+  static const char hex[] = "0123456789abcdef";
+  size_t i = 0, n;
+  while (i < most && text[i]) {
+    const unsigned char c = (unsigned char)text[i];
+    if (c < 0x20 || c == '"' || c == '\\') {
+      char escape[] = "\\u00xx";
+      escape[4] = hex[c >> 4];
+      escape[5] = hex[c & 15];
+      igpt__emit_text(w, escape);
+      n = 1;
+    } else {
+      n = igpt__utf8(text + i, most - i);
+      igpt__emit(w, n ? text + i : "?", n ? n : 1);
+      if (!n) n = 1;
+    }
+    i += n;
+  }
+}
+
+/* ,"key":"  ... and the caller goes on with the value and the closing quote */
+static void igpt__emit_key(igpt__writer *w, int key)
+{
+  igpt__emit_text(w, ",\"");
+  igpt__emit_text(w, igpt__keys[key]);
+  igpt__emit_text(w, "\":\"");
+}
+
+static void igpt__emit_meta_u64(igpt__writer *w, int key, uint64_t value)
+{
+  igpt__emit_key(w, key);
+  igpt__emit_u64(w, value);
+  igpt__emit_text(w, "\"");
+}
+
+static void igpt__emit_meta_text(igpt__writer *w, int key, const char *text, size_t most)
+{
+  igpt__emit_key(w, key);
+  igpt__emit_string(w, text, most);
+  igpt__emit_text(w, "\"");
+}
+
+static void igpt__emit_entry(igpt__writer *w, const char *prefix, const char *name, int dtype,
+                             size_t rows, size_t columns, uint64_t *place)
+{
+  const uint64_t bytes = (uint64_t)rows * (columns ? columns : 1) * igpt__dtypes[dtype].size;
+  igpt__emit_text(w, ",\"");
+  igpt__emit_text(w, prefix);
+  igpt__emit_text(w, name);
+  igpt__emit_text(w, "\":{\"dtype\":\"");
+  igpt__emit_text(w, igpt__dtypes[dtype].name);
+  igpt__emit_text(w, "\",\"shape\":[");
+  igpt__emit_u64(w, rows);
+  if (columns) {
+    igpt__emit_text(w, ",");
+    igpt__emit_u64(w, columns);
+  }
+  igpt__emit_text(w, "],\"data_offsets\":[");
+  igpt__emit_u64(w, *place);
+  igpt__emit_text(w, ",");
+  igpt__emit_u64(w, *place += bytes);
+  igpt__emit_text(w, "]}");
+}
+
+static void igpt__emit_floats(igpt__writer *w, const float *x, size_t count)
+{
+  igpt__flush(w);
+  w->count += (uint64_t)count * sizeof *x;
+  if (!igpt__big_endian()) {
+    if (count && !w->failed) w->failed = w->sink->write(w->sink->user, x, count * sizeof *x) != 0;
+    return;
+  }
+  while (count && !w->failed) {
+    const size_t n = igpt__min_size(count, sizeof w->buffer / sizeof *x);
+    memcpy(w->buffer, x, n * sizeof *x);
+    igpt__swap(w->buffer, n, sizeof *x);
+    w->used = n * sizeof *x;
+    igpt__flush(w);
+    x += n;
+    count -= n;
+  }
+}
+
+/* A file's content: a model, and for a checkpoint what training adds. */
+typedef struct igpt__content {
+  const igpt_model *model;
+  const float *moment1, *moment2; /* (parameters); null: no checkpoint */
+  uint64_t adam_step;
+  uint64_t numbers[5];            /* step, picture, the generator's seed, stream and index */
+  double   reals[5];              /* seconds, user[4] */
+} igpt__content;
+
+static const char *const igpt__moments[] = { "adam.m.", "adam.v." };
+
+static void igpt__write_header(igpt__writer *w, const igpt__content *content)
+{
+  const igpt_model *model = content->model;
+  const igpt_config *config = &model->config;
+  const igpt_palette *palette = &model->palette;
+  const igpt__specs *specs = &model->specs;
+  const size_t slots = igpt_model_tensors(model);
+  uint64_t place = 0;
+  char name[48];
+  size_t index;
+  int i;
+  igpt__emit_text(w, "{\"__metadata__\":{\"format\":\"pt\"");
+  igpt__emit_meta_u64(w, IGPT__KEY_version, IGPT__FILE_VERSION);
+  igpt__emit_meta_text(w, IGPT__KEY_objective, config->objective == IGPT_AR ? "ar" : "bert", 8);
+  igpt__emit_meta_u64(w, IGPT__KEY_rows, (uint64_t)config->rows);
+  igpt__emit_meta_u64(w, IGPT__KEY_columns, (uint64_t)config->columns);
+  igpt__emit_meta_u64(w, IGPT__KEY_heads, (uint64_t)config->heads);
+  igpt__emit_key(w, IGPT__KEY_norm_epsilon);
+  igpt__emit_real(w, config->norm_epsilon);
+  igpt__emit_text(w, "\"");
+  igpt__emit_meta_text(w, IGPT__KEY_activation, "quick_gelu", 16);
+  igpt__emit_meta_text(w, IGPT__KEY_order, "raster", 16);
+  igpt__emit_meta_u64(w, IGPT__KEY_step, model->step);
+  if (palette->colours) {
+    igpt__emit_meta_text(w, IGPT__KEY_palette, palette->name, sizeof palette->name);
+    igpt__emit_key(w, IGPT__KEY_centres);
+    for (i = 0; i < 3 * palette->colours; i++) {
+      if (i) igpt__emit_text(w, " ");
+      igpt__emit_real(w, palette->centre[i / 3][i % 3]);
+    }
+    igpt__emit_text(w, "\"");
+  }
+  if (content->moment1) {
+    igpt__emit_meta_u64(w, IGPT__KEY_adam_step, content->adam_step);
+    igpt__emit_key(w, IGPT__KEY_progress);
+    for (i = 0; i < 5; i++) {
+      if (i) igpt__emit_text(w, " ");
+      igpt__emit_u64(w, content->numbers[i]);
+    }
+    igpt__emit_text(w, "\"");
+  }
+  igpt__emit_text(w, "}");
+  if (content->moment1) igpt__emit_entry(w, "", "progress", IGPT__F64, 5, 0, &place);
+  for (index = 0; index < slots; index++) {
+    const igpt__spec *spec = igpt__slot(specs, index, name);
+    igpt__emit_entry(w, "", name, IGPT__F32, spec->rows, spec->columns, &place);
+    if (igpt__bias_name(specs, index, spec, name))
+      igpt__emit_entry(w, "", name, IGPT__F32, spec->columns, 0, &place);
+  }
+  for (i = 0; i < 2 && content->moment1; i++)
+    for (index = 0; index < slots; index++) {
+      const igpt__spec *spec = igpt__slot(specs, index, name);
+      igpt__emit_entry(w, igpt__moments[i], name, IGPT__F32, spec->rows, spec->columns, &place);
+    }
+  igpt__emit_text(w, "}");
+  while (w->count % 8) igpt__emit_text(w, " ");             /* numbers start on a multiple of 8 */
+}
+
+static igpt_result igpt__write_content(const igpt__content *content, const igpt_sink *sink,
+                                       const igpt_log *log)
+{
+  const igpt_model *model = content->model;
+  const igpt_palette *palette = &model->palette;
+  static const float zeros[64] = { 0 };
+  unsigned char length[8];
+  igpt__writer w;
+  size_t index, i;
+  if (!sink || !sink->write) return igpt__fail(log, IGPT_BAD_ARGUMENT, "sink.write is null");
+  for (i = 0; i < 3 * (size_t)palette->colours; i++)
+    if (!igpt__finite((double)palette->centre[i / 3][i % 3]))
+      return igpt__fail(log, IGPT_NOT_FINITE, "palette \"%s\": centre %z is %g", palette->name, i / 3,
+                        (double)palette->centre[i / 3][i % 3]);
+  memset(&w, 0, sizeof w);
+  igpt__write_header(&w, content);
+  for (i = 0; i < 8; i++) length[i] = (unsigned char)(w.count >> 8 * i & 255);
+  w.count = 0;
+  w.sink = sink;
+  igpt__emit(&w, length, 8);
+  igpt__write_header(&w, content);
+  if (content->moment1) {
+    double reals[5];
+    memcpy(reals, content->reals, sizeof reals);
+    if (igpt__big_endian()) igpt__swap(reals, 5, sizeof *reals);
+    igpt__emit(&w, reals, sizeof reals);
+  }
+  for (index = 0; index < igpt_model_tensors(model) && !w.failed; index++) {
+    char name[48];
+    const igpt__spec *spec = igpt__slot(&model->specs, index, name);
+    igpt_tensor tensor;
+    igpt_model_tensor_at(model, &tensor, index);
+    igpt__emit_floats(&w, tensor.data, tensor.count);
+    if (igpt__bias_name(&model->specs, index, spec, name))
+      for (i = 0; i < spec->columns; i += 64)
+        igpt__emit(&w, zeros, igpt__min_size(64, spec->columns - i) * sizeof *zeros);
+  }
+  if (content->moment1) {
+    igpt__emit_floats(&w, content->moment1, model->specs.scalars);
+    igpt__emit_floats(&w, content->moment2, model->specs.scalars);
+  }
+  igpt__flush(&w);
+  if (w.failed)
+    return igpt__fail(log, IGPT_WRITE_ERROR, "writing failed before byte %u", w.count);
+  return IGPT_OK;
+}
+
+static igpt_result igpt__model_write(const igpt_model *model, const igpt_sink *sink,
+                                     const igpt_log *log)
+{
+  igpt__content content;
+  memset(&content, 0, sizeof content);
+  content.model = model;
+  return igpt__write_content(&content, sink, log);
+}
+
+igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink)
+{
+  return model ? igpt__model_write(model, sink, &model->log) : IGPT_BAD_ARGUMENT;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------ */
+#ifndef IGPT_NO_TRAIN
+
+/* The pair of a training session and the model it trains. */
+static igpt_result igpt__checkpoint_check(const igpt_session *session, const igpt_model *model,
+                                          const igpt_log *log)
+{
+  if (!session->desc.train)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "a checkpoint needs a session with train = 1");
+  if (session->model != model)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "the checkpoint's model is not the session's");
+  return IGPT_OK;
+}
+
+static igpt_result igpt__checkpoint_write(const igpt_session *session, const igpt_model *model,
+                                          const igpt_progress *progress, const igpt_sink *sink,
+                                          const igpt_log *log)
+{
+  igpt__content content;
+  igpt_result result = igpt__checkpoint_check(session, model, log);
+  if (result) return result;
+  memset(&content, 0, sizeof content);
+  content.model = model;
+  content.moment1 = session->moment1;
+  content.moment2 = session->moment2;
+  content.adam_step = session->steps;
+  if (progress) {
+    content.numbers[0] = progress->step;
+    content.numbers[1] = progress->picture;
+    content.numbers[2] = progress->rng.seed;
+    content.numbers[3] = progress->rng.stream;
+    content.numbers[4] = progress->rng.index;
+    content.reals[0] = progress->seconds;
+    memcpy(content.reals + 1, progress->user, sizeof progress->user);
+  }
+  return igpt__write_content(&content, sink, log);
+}
+
+igpt_result igpt_checkpoint_write(const igpt_session *session, const igpt_model *model,
+                                  const igpt_progress *progress, const igpt_sink *sink)
+{
+  if (!session || !model) return IGPT_BAD_ARGUMENT;
+  return igpt__checkpoint_write(session, model, progress, sink, &session->desc.log);
+}
+
+/* The entry of a moment of tensor `name`, which must be there and be F32. */
+static igpt_result igpt__take_moment(igpt__file *file, igpt__entry **out, int moment,
+                                     const char *name, const igpt__spec *spec)
+{
+  char full[64];
+  igpt_result result;
+  size_t used = igpt__put_text(full, sizeof full, 0, igpt__moments[moment]);
+  igpt__put_text(full, sizeof full, used, name);
+  result = igpt__take_entry(file, out, full, spec->rows, spec->columns);
+  if (result) return result;
+  if (!*out || (*out)->dtype != IGPT__F32)
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s of dtype F32: it is no"
+                      " checkpoint", full);
+  return IGPT_OK;
+}
+
+/* Looks at every number of an entry without keeping it; moments of squares are not negative. */
+static igpt_result igpt__verify_numbers(const igpt__file *file, const igpt__entry *entry,
+                                        size_t count, float least)
+{
+  float *values = (float *)(void *)file->chunk;
+  size_t first, n, bad;
+  for (first = 0; first < count; first += n) {
+    igpt_result result;
+    n = igpt__min_size(IGPT__CHUNK / sizeof(float), count - first);
+    result = igpt__read_floats(file, entry, values, first, n);
+    if (result) return result;
+    bad = igpt__first_bad(values, n, least);
+    if (bad < n) return igpt__bad_number(file->log, entry->name, first + bad, values[bad]);
+  }
+  return IGPT_OK;
+}
+
+static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session, igpt_model *model,
+                                         igpt_progress *progress)
+{
+  const float lowest = -3.4028235e38f;
+  igpt__entry *entry, *reals_entry = igpt__find(file, "progress");
+  uint64_t numbers[5], adam_step = 0;
+  double reals[5];
+  char name[48];
+  size_t index;
+  int moment, copying;
+  igpt_result result = igpt__read_config(file, &model->config);
+  if (result) return result;
+  if (model->config.objective != file->config.objective)
+    return igpt__fail(file->log, IGPT_MISMATCH, "config.objective is %d, and the file has %d",
+                      (int)model->config.objective, (int)file->config.objective);
+  if (!igpt__find(file, "score.weight")) file->config.classes = 0;
+  if (file->config.classes != model->config.classes)
+    return igpt__fail(file->log, IGPT_MISMATCH, "config.classes is %d, and the file has %d",
+                      model->config.classes, file->config.classes);
+  result = igpt__verify_tensors(file);
+  if (!result) result = igpt__meta_u64(file, IGPT__KEY_adam_step, &adam_step, 1);
+  if (!result) result = igpt__meta_u64(file, IGPT__KEY_progress, numbers, 5);
+  if (result) return result;
+  if (!reals_entry || reals_entry->dtype != IGPT__F64 || reals_entry->rank != 1 ||
+      reals_entry->shape[0] != 5)
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor progress of 5 F64 numbers");
+  if (igpt__fetch(file->source, file->data + reals_entry->begin, reals, sizeof reals))
+    return igpt__fail(file->log, IGPT_READ_ERROR, "reading tensor progress failed");
+  if (igpt__big_endian()) igpt__swap(reals, 5, sizeof *reals);
+
+  /* All of the file is looked at before any of it is kept. If the source fails in between, which
+     memory cannot, the weights are a mixture: the caller gets IGPT_READ_ERROR and reads again. */
+  for (copying = 0; copying < 2; copying++)
+    for (index = 0; index < igpt_model_tensors(model); index++) {
+      const igpt__spec *spec = igpt__slot(&file->specs, index, name);
+      igpt_tensor tensor;
+      size_t at;
+      igpt_model_tensor_at(model, &tensor, index);
+      at = (size_t)(tensor.data - model->scalars);
+      entry = igpt__find(file, name);
+      result = copying ? igpt__read_floats(file, entry, tensor.data, 0, spec->count)
+                       : igpt__verify_numbers(file, entry, spec->count, lowest);
+      for (moment = 0; moment < 2 && !result; moment++) {
+        float *to = (moment ? session->moment2 : session->moment1) + at;
+        result = igpt__take_moment(file, &entry, moment, name, spec);
+        if (!result)
+          result = copying ? igpt__read_floats(file, entry, to, 0, spec->count)
+                           : igpt__verify_numbers(file, entry, spec->count, moment ? 0 : lowest);
+      }
+      if (result) return result;
+    }
+
+  model->step = file->step;
+  if (file->palette.colours) model->palette = file->palette;
+  session->steps = adam_step;
+  session->decode_count = 0;      /* cached keys and values belong to the old weights */
+  result = igpt_gradients_zero(session);
+  if (progress) {
+    progress->step = numbers[0];
+    progress->picture = numbers[1];
+    progress->rng.seed = numbers[2];
+    progress->rng.stream = numbers[3];
+    progress->rng.index = numbers[4];
+    progress->seconds = reals[0];
+    memcpy(progress->user, reals + 1, sizeof progress->user);
+  }
+  return result;
+}
+
+static igpt_result igpt__checkpoint_read(igpt_session *session, igpt_model *model,
+                                         igpt_progress *progress, const igpt_source *source,
+                                         const igpt_log *log)
+{
+  igpt__file *file;
+  igpt_result result = igpt__checkpoint_check(session, model, log);
+  if (!result) result = igpt__file_begin(&file, source, &session->allocator, log);
+  if (result) return result;
+  if (!file->meta[IGPT__KEY_version])
+    result = igpt__fail(log, IGPT_MISMATCH, "__metadata__ has no igpt.version: it is no checkpoint");
+  if (!result) result = igpt__checkpoint_copy(file, session, model, progress);
+  igpt__file_end(file);
+  return result;
+}
+
+igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model, igpt_progress *progress,
+                                 const igpt_source *source)
+{
+  if (!session || !model) return IGPT_BAD_ARGUMENT;
+  return igpt__checkpoint_read(session, model, progress, source, &session->desc.log);
+}
+
+#endif /* IGPT_NO_TRAIN */
+
+/* ---- .npy -------------------------------------------------------------------------------------- */
+
+/* Bytes of an element and the name of its type, by igpt_npy_type. */
+static const struct { int size; char name[3]; } igpt__npy_types[] = {
+  { 1, "u1" }, { 1, "i1" }, { 2, "u2" }, { 2, "i2" }, { 4, "u4" }, { 4, "i4" }, { 8, "u8" },
+  { 8, "i8" }, { 4, "f4" }, { 8, "f8" }, { 1, "b1" }
+};
+
+/* 'text' or "text" of a Python literal, as a C string inside the header. */
+static int igpt__npy_string(igpt__json *header, const char **string)
+{
+  char quote, *start;
+  if (!igpt__json_next(header, quote = '\'') && !igpt__json_next(header, quote = '"'))
+    return igpt__json_fail(header, "a string");
+  start = header->text + header->at;
+  while (header->at < header->size && header->text[header->at] != quote) header->at++;
+  if (header->at == header->size) return igpt__json_fail(header, "the end of a string");
+  header->text[header->at++] = 0;
+  *string = start;
+  return 1;
+}
+
+static int igpt__npy_word(igpt__json *header, const char *word)
+{
+  igpt__json_next(header, ' ');
+  if (header->wrong || strncmp(header->text + header->at, word, strlen(word)) != 0) return 0;
+  header->at += strlen(word);
+  return 1;
+}
+
+/* {'descr': '<f4', 'fortran_order': False, 'shape': (512, 3), } */
+static void igpt__npy_header(igpt_npy *npy, igpt__json *header, const char **descr, int *fortran)
+{
+  const char *key;
+  int seen_shape = 0;
+  *fortran = -1;
+  if (!igpt__json_next(header, '{')) igpt__json_fail(header, "'{'");
+  while (!header->wrong && !igpt__json_next(header, '}')) {
+    if (!igpt__npy_string(header, &key)) break;
+    if (!igpt__json_next(header, ':')) igpt__json_fail(header, "':'");
+    if (strcmp(key, "descr") == 0 && !*descr) {
+      igpt__npy_string(header, descr);
+    } else if (strcmp(key, "fortran_order") == 0 && *fortran < 0) {
+      *fortran = igpt__npy_word(header, "True");
+      if (!*fortran && !igpt__npy_word(header, "False")) igpt__json_fail(header, "True or False");
+    } else if (strcmp(key, "shape") == 0 && !seen_shape) {
+      seen_shape = 1;
+      if (!igpt__json_next(header, '(')) igpt__json_fail(header, "'('");
+      while (!header->wrong && !igpt__json_next(header, ')')) {
+        if (npy->rank == 8) igpt__json_fail(header, "at most 8 sides");
+        else igpt__json_u64(header, &npy->shape[npy->rank++]);
+        if (!igpt__json_next(header, ',')) {
+          if (!igpt__json_next(header, ')')) igpt__json_fail(header, "',' or ')'");
+          break;
+        }
+      }
+    } else {
+      igpt__json_fail(header, "descr, fortran_order and shape, once each");
+    }
+    if (!igpt__json_next(header, ',')) {
+      if (!igpt__json_next(header, '}')) igpt__json_fail(header, "',' or '}'");
+      break;
+    }
+  }
+  igpt__json_next(header, ' ');
+  if (header->at < header->size) igpt__json_fail(header, "the end of the header");
+  if (!*descr || *fortran < 0 || !seen_shape)
+    igpt__json_fail(header, "descr, fortran_order and shape, once each");
+}
+
+igpt_result igpt_npy_open(igpt_npy *out, const igpt_source *source, const igpt_log *log)
+{
+  const char *descr = NULL;
+  unsigned char start[12];
+  char text[1024 + 1];
+  igpt__json header;
+  igpt_npy npy;
+  uint64_t size;
+  int fortran, i;
+  igpt_result result = igpt__source_check(source, log);
+  if (!result && !out) result = igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_npy_open: out is null");
+  if (result) return result;
+  memset(&npy, 0, sizeof npy);
+  if (source->size < 12) return igpt__fail(log, IGPT_BAD_FILE, "%u bytes are too few for a .npy file",
+                                           source->size);
+  if (igpt__fetch(source, 0, start, 12))
+    return igpt__fail(log, IGPT_READ_ERROR, "reading the first 12 bytes failed");
+  if (memcmp(start, "\x93NUMPY", 6) != 0 || start[6] < 1 || start[6] > 3)
+    return igpt__fail(log, IGPT_BAD_FILE, "not a .npy file of version 1, 2 or 3");
+  size = start[8] | (uint64_t)start[9] << 8;
+  npy.offset = 10;
+  if (start[6] > 1) {
+    size |= (uint64_t)start[10] << 16 | (uint64_t)start[11] << 24;
+    npy.offset = 12;
+  }
+  if (size > sizeof text - 1 || size > source->size - npy.offset)
+    return igpt__fail(log, IGPT_BAD_FILE, "the header has %u bytes, of a file of %u (and %z at most)",
+                      size, source->size, sizeof text - 1);
+  if (igpt__fetch(source, npy.offset, text, (size_t)size))
+    return igpt__fail(log, IGPT_READ_ERROR, "reading the header of %u bytes failed", size);
+  npy.offset += size;
+  text[size] = 0;
+  memset(&header, 0, sizeof header);
+  header.text = text;
+  header.size = (size_t)size;
+  if (strlen(text) != (size_t)size) igpt__json_fail(&header, "text without zeros");
+  igpt__npy_header(&npy, &header, &descr, &fortran);
+  if (header.wrong)
+    return igpt__fail(log, IGPT_BAD_FILE, "header, byte %z of %z: expected %s", header.at,
+                      header.size, header.wrong);
+  if (fortran)
+    return igpt__fail(log, IGPT_MISMATCH, "fortran_order is True, and only C order is read here");
+
+  for (i = 0; i < (int)IGPT__COUNT(igpt__npy_types); i++)
+    if (descr[0] && strcmp(descr + 1, igpt__npy_types[i].name) == 0) break;
+  if (i == (int)IGPT__COUNT(igpt__npy_types) || !strchr("<>|=", descr[0]) ||
+      (descr[0] == '|' && igpt__npy_types[i].size > 1))
+    return igpt__fail(log, IGPT_MISMATCH, "descr is '%s', and must be u1, i1, u2, i2, u4, i4, u8, i8,"
+                      " f4, f8 or b1 after <, > or |", descr);
+  npy.type = (igpt_npy_type)i;
+  npy.big_endian = descr[0] == '>' || (descr[0] == '=' && igpt__big_endian());
+  for (npy.count = 1, i = 0; i < npy.rank; i++)
+    npy.count = igpt__u64_mul(npy.count, npy.shape[i]);
+  npy.bytes = igpt__u64_mul(npy.count, (uint64_t)igpt__npy_types[npy.type].size);
+  if (npy.bytes != source->size - npy.offset)
+    return igpt__fail(log, IGPT_BAD_FILE, "the shape takes %u bytes, and the file has %u", npy.bytes,
+                      source->size - npy.offset);
+  *out = npy;
+  return IGPT_OK;
+}
+
+/* One element, already in the machine's order, as the widest of its kind. */
+static void igpt__npy_element(igpt_npy_type type, const unsigned char *from, double *real,
+                              int64_t *whole, int *fits)
+{
+  uint8_t u8; int8_t i8; uint16_t u16; int16_t i16; uint32_t u32; int32_t i32; uint64_t u64;
+  float f32;
+  *fits = 1;
+  *whole = 0;
+  switch (type) {
+    case IGPT_NPY_U8:   memcpy(&u8, from, 1);  *whole = u8;  break;
+    case IGPT_NPY_BOOL: memcpy(&u8, from, 1);  *whole = u8 != 0; break;
+    case IGPT_NPY_I8:   memcpy(&i8, from, 1);  *whole = i8;  break;
+    case IGPT_NPY_U16:  memcpy(&u16, from, 2); *whole = u16; break;
+    case IGPT_NPY_I16:  memcpy(&i16, from, 2); *whole = i16; break;
+    case IGPT_NPY_U32:  memcpy(&u32, from, 4); *whole = u32; break;
+    case IGPT_NPY_I32:  memcpy(&i32, from, 4); *whole = i32; break;
+    case IGPT_NPY_I64:  memcpy(whole, from, 8); break;
+    case IGPT_NPY_U64:
+      memcpy(&u64, from, 8);
+      *fits = u64 <= INT64_MAX;
+      *whole = *fits ? (int64_t)u64 : 0;
+      *real = (double)u64;
+      return;
+    case IGPT_NPY_F32:
+      memcpy(&f32, from, 4);
+      *real = (double)f32;
+      *fits = 0;
+      return;
+    case IGPT_NPY_F64:
+      memcpy(real, from, 8);
+      *fits = 0;
+      return;
+  }
+  *real = (double)*whole;
+}
+
+/* Either `floats` or `wholes` is wanted. */
+static igpt_result igpt__npy_read(const igpt_npy *npy, float *floats, int64_t *wholes, uint64_t first,
+                                  size_t count, const igpt_source *source)
+{
+  unsigned char chunk[1024];
+  size_t size, i, j, n;
+  if (!npy || igpt__source_check(source, NULL) || (count && !floats && !wholes) ||
+      (unsigned)npy->type > (unsigned)IGPT_NPY_BOOL || first > npy->count ||
+      count > npy->count - first)
+    return IGPT_BAD_ARGUMENT;
+  if (wholes && (npy->type == IGPT_NPY_F32 || npy->type == IGPT_NPY_F64)) return IGPT_MISMATCH;
+  size = (size_t)igpt__npy_types[npy->type].size;
+  for (i = 0; i < count; i += n) {
+    n = igpt__min_size(count - i, sizeof chunk / size);
+    if (igpt__fetch(source, npy->offset + (first + i) * size, chunk, n * size))
+      return IGPT_READ_ERROR;
+    if (npy->big_endian != igpt__big_endian()) igpt__swap(chunk, n, size);
+    for (j = 0; j < n; j++) {
+      double real;
+      int64_t whole;
+      int fits;
+      igpt__npy_element(npy->type, chunk + j * size, &real, &whole, &fits);
+      if (floats) floats[i + j] = (float)real;
+      else if (fits) wholes[i + j] = whole;
+      else return IGPT_MISMATCH;
+    }
+  }
+  return IGPT_OK;
+}
+
+igpt_result igpt_npy_read_f32(const igpt_npy *npy, float *to, uint64_t first, size_t count,
+                              const igpt_source *source)
+{
+  return igpt__npy_read(npy, to, NULL, first, count, source);
+}
+
+igpt_result igpt_npy_read_i64(const igpt_npy *npy, int64_t *to, uint64_t first, size_t count,
+                              const igpt_source *source)
+{
+  return igpt__npy_read(npy, NULL, to, first, count, source);
+}
+
+igpt_result igpt_npy_write(const igpt_sink *sink, igpt_npy_type type, const void *data, int rank,
+                           const uint64_t *shape)
+{
+  static const unsigned char start[] = { 0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0 };
+  const char *from = (const char *)data;
+  char text[384];
+  unsigned char length[2];
+  size_t used, size, padded, n;
+  uint64_t count = 1;
+  igpt__writer w;
+  int i;
+  if (!sink || !sink->write || (unsigned)type > (unsigned)IGPT_NPY_BOOL || rank < 0 || rank > 8 ||
+      (rank && !shape))
+    return IGPT_BAD_ARGUMENT;
+  size = (size_t)igpt__npy_types[type].size;
+  used = igpt__put_text(text, sizeof text, 0, "{'descr': '");
+  used = igpt__put_text(text, sizeof text, used, size == 1 ? "|" : "<");
+  used = igpt__put_text(text, sizeof text, used, igpt__npy_types[type].name);
+  used = igpt__put_text(text, sizeof text, used, "', 'fortran_order': False, 'shape': (");
+  for (i = 0; i < rank; i++) {
+    if (i) used = igpt__put_text(text, sizeof text, used, " ");
+    used = igpt__put_integer(text, sizeof text, used, shape[i]);
+    if (rank == 1 || i + 1 < rank) used = igpt__put_text(text, sizeof text, used, ",");
+    count = igpt__u64_mul(count, shape[i]);
+  }
+  used = igpt__put_text(text, sizeof text, used, "), }");
+  if (igpt__u64_mul(count, size) > SIZE_MAX) return IGPT_TOO_LARGE;
+  if (count && !data) return IGPT_BAD_ARGUMENT;
+  padded = igpt__size_round(10 + used + 1, 64) - 10;        /* data on a multiple of 64 */
+  while (used + 1 < padded) used = igpt__put_text(text, sizeof text, used, " ");
+  used = igpt__put_text(text, sizeof text, used, "\n");
+  length[0] = (unsigned char)(used & 255);
+  length[1] = (unsigned char)(used >> 8);
+  memset(&w, 0, sizeof w);
+  w.sink = sink;
+  igpt__emit(&w, start, sizeof start);
+  igpt__emit(&w, length, sizeof length);
+  igpt__emit(&w, text, used);
+  igpt__flush(&w);
+  for (; count && !w.failed; count -= n, from += n * size) {
+    if (!igpt__big_endian() || size == 1) {
+      n = (size_t)count;
+      w.failed = sink->write(sink->user, from, n * size) != 0;
+      continue;
+    }
+    n = igpt__min_size((size_t)count, sizeof w.buffer / size);
+    memcpy(w.buffer, from, n * size);
+    igpt__swap(w.buffer, n, size);
+    w.used = n * size;
+    igpt__flush(&w);
+  }
+  return w.failed ? IGPT_WRITE_ERROR : IGPT_OK;
+}
+
+/* ==== 17. stdio and threads ==================================================================
+
+   The two conveniences that need an operating system, each of which a macro removes: paths
+   (IGPT_NO_STDIO) and a pool of threads (IGPT_NO_THREADS). The rest of the file never calls them: it
+   knows sources, sinks and runners, which a host can supply in its own way.                       */
+
+#if defined(_WIN32) && !(defined(IGPT_NO_STDIO) && defined(IGPT_NO_THREADS))
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#include <windows.h>
+#elif defined(__unix__) || defined(__unix) || defined(__APPLE__)
+#define IGPT__POSIX 1
+#endif
+#ifndef IGPT__POSIX
+#define IGPT__POSIX 0
+#endif
+
+/* ---- paths ---------------------------------------------------------------------------------- */
+#ifndef IGPT_NO_STDIO
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#if IGPT__POSIX
+#include <fcntl.h>
+#include <unistd.h>
+#elif defined(_WIN32)
+#include <io.h>
+#endif
+
+#ifdef _MSC_VER
+#pragma warning(push)
+#pragma warning(disable : 4996)   /* fopen and strerror are the portable names */
+#endif
+
+static const char *igpt__errno_text(void)
+{
+  return errno ? strerror(errno) : "no reason given";
+}
+
+/* Offsets beyond LONG_MAX matter where long has 32 bits. A header cannot ask for fseeko with a macro
+   once <stdio.h> has been seen, and with -std=c99 it is hidden: then such files are refused. */
+static int igpt__seek(FILE *file, uint64_t offset)
+{
+#if defined(_WIN32)
+  return offset > INT64_MAX ? -1 : _fseeki64(file, (__int64)offset, SEEK_SET);
+#elif IGPT__POSIX && LONG_MAX < 0x7fffffffffffffff && defined(_POSIX_C_SOURCE) && \
+      _POSIX_C_SOURCE >= 200112L
+  off_t place = (off_t)offset;
+  return place < 0 || (uint64_t)place != offset ? -1 : fseeko(file, place, SEEK_SET);
+#else
+  return offset > (uint64_t)LONG_MAX ? -1 : fseek(file, (long)offset, SEEK_SET);
+#endif
+}
+
+static int igpt__file_read(void *user, uint64_t offset, void *to, size_t bytes)
+{
+  FILE *file = (FILE *)user;
+  return igpt__seek(file, offset) || fread(to, 1, bytes, file) != bytes;
+}
+
+static int igpt__file_write(void *user, const void *from, size_t bytes)
+{
+  return fwrite(from, 1, bytes, (FILE *)user) != bytes;
+}
+
+/* The length of an open file; 0, or not 0 if it has none (a pipe, a terminal). */
+static int igpt__file_size(FILE *file, uint64_t *size)
+{
+#if defined(_WIN32)
+  __int64 end;
+  if (_fseeki64(file, 0, SEEK_END)) return -1;
+  end = _ftelli64(file);
+#elif IGPT__POSIX && LONG_MAX < 0x7fffffffffffffff && defined(_POSIX_C_SOURCE) && \
+      _POSIX_C_SOURCE >= 200112L
+  off_t end;
+  if (fseeko(file, 0, SEEK_END)) return -1;
+  end = ftello(file);
+#else
+  long end;
+  if (fseek(file, 0, SEEK_END)) return -1;
+  end = ftell(file);
+#endif
+  if (end < 0) return -1;
+  *size = (uint64_t)end;
+  return 0;
+}
+
+igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *log)
+{
+  FILE *file;
+  if (!out) return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_file_open: out is null");
+  memset(out, 0, sizeof *out);
+  if (!path) return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_file_open: path is null");
+  errno = 0;
+  file = fopen(path, "rb");
+  if (!file)
+    return igpt__fail(log, IGPT_READ_ERROR, "%s: cannot open: %s", path, igpt__errno_text());
+  if (igpt__file_size(file, &out->size)) {
+    igpt__fail(log, IGPT_READ_ERROR, "%s: has no size: %s", path, igpt__errno_text());
+    fclose(file);
+    memset(out, 0, sizeof *out);
+    return IGPT_READ_ERROR;
+  }
+  out->read = igpt__file_read;
+  out->user = file;
+  return IGPT_OK;
+}
+
+void igpt_file_close(igpt_source *source)
+{
+  if (!source) return;
+  if (source->user && source->read == igpt__file_read) fclose((FILE *)source->user);
+  memset(source, 0, sizeof *source);
+}
+
+/* Everything of a closed file to the disk itself: any descriptor of the file will do, and this one
+   needs no fileno, which -std=c99 hides. */
+static int igpt__file_sync(const char *path)
+{
+#if IGPT__POSIX
+  int descriptor = open(path, O_WRONLY), failed;
+  if (descriptor < 0) return -1;
+#ifdef F_FULLFSYNC
+  failed = fcntl(descriptor, F_FULLFSYNC) < 0 && fsync(descriptor) != 0;
+#else
+  failed = fsync(descriptor) != 0;
+#endif
+  return (close(descriptor) != 0) | failed;
+#else
+  (void)path;
+  return 0;                       /* Windows: before closing, below */
+#endif
+}
+
+static int igpt__file_rename(const char *from, const char *to)
+{
+#if defined(_WIN32)
+  return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) ? 0 : -1;
+#else
+  return rename(from, to);
+#endif
+}
+
+igpt_result igpt_file_replace(const char *path, const igpt_log *log,
+                              igpt_result (*body)(void *user, const igpt_sink *sink), void *user)
+{
+  char name[4096];
+  size_t length = path ? strlen(path) : 0;
+  igpt_result result;
+  igpt_sink sink;
+  FILE *file;
+  int failed;
+  if (!path || !body)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_file_replace: %s is null",
+                      path ? "body" : "path");
+  if (length + sizeof ".tmp" > sizeof name)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "the path has %z bytes, and %z are the limit", length,
+                      sizeof name - sizeof ".tmp");
+  memcpy(name, path, length);
+  memcpy(name + length, ".tmp", sizeof ".tmp");
+  errno = 0;
+  file = fopen(name, "wb");
+  if (!file)
+    return igpt__fail(log, IGPT_WRITE_ERROR, "%s: cannot write: %s", name, igpt__errno_text());
+  sink.write = igpt__file_write;
+  sink.user = file;
+  result = body(user, &sink);
+  if (result == IGPT_WRITE_ERROR)
+    igpt__fail(log, result, "%s: writing failed: %s", name, igpt__errno_text());
+  failed = fflush(file) != 0;
+#if defined(_WIN32)
+  failed |= _commit(_fileno(file)) != 0;
+#endif
+  failed |= fclose(file) != 0;
+  if (result == IGPT_OK && (failed || igpt__file_sync(name)))
+    result = igpt__fail(log, IGPT_WRITE_ERROR, "%s: writing failed: %s", name, igpt__errno_text());
+  if (result == IGPT_OK && igpt__file_rename(name, path))
+    result = igpt__fail(log, IGPT_WRITE_ERROR, "%s: cannot be renamed to %s: %s", name, path,
+                        igpt__errno_text());
+  if (result != IGPT_OK) remove(name);
+  return result;
+}
+
+/* Puts the path in front of what part 16 has to say. */
+typedef struct igpt__path_log {
+  const char *path;
+  const igpt_log *log;
+} igpt__path_log;
+
+static void igpt__path_line(void *user, igpt_result result, const char *sentence)
+{
+  const igpt__path_log *prefix = (const igpt__path_log *)user;
+  igpt__fail(prefix->log, result, "%s: %s", prefix->path, sentence);
+}
+
+static igpt_log igpt__log_of_path(igpt__path_log *prefix, const char *path, const igpt_log *log)
+{
+  igpt_log out;
+  prefix->path = path;
+  prefix->log = log;
+  out.line = igpt__path_line;
+  out.user = prefix;
+  return out;
+}
+
+igpt_result igpt_model_load(igpt_model **out, const char *path, const igpt_model_desc *desc)
+{
+  igpt_model_desc d;
+  igpt__path_log prefix;
+  igpt_source source;
+  igpt_result result;
+  if (!out) return IGPT_BAD_ARGUMENT;
+  *out = NULL;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  result = igpt_file_open(&source, path, desc ? &desc->log : NULL);
+  if (result) return result;
+  d.log = igpt__log_of_path(&prefix, path, desc ? &desc->log : NULL);
+  result = igpt_model_read(out, &source, &d);
+  igpt_file_close(&source);
+  if (*out) {                     /* the prefix ends with this call */
+    memset(&(*out)->log, 0, sizeof (*out)->log);
+    if (desc) (*out)->log = desc->log;
+  }
+  return result;
+}
+
+/* What the bodies of igpt_file_replace get. */
+typedef struct igpt__saving {
+  const igpt_model *model;
+  igpt_log log;
+#ifndef IGPT_NO_TRAIN
+  const igpt_session *session;
+  const igpt_progress *progress;
+#endif
+} igpt__saving;
+
+static igpt_result igpt__save_model(void *user, const igpt_sink *sink)
+{
+  const igpt__saving *saving = (const igpt__saving *)user;
+  return igpt__model_write(saving->model, sink, &saving->log);
+}
+
+igpt_result igpt_model_save(const igpt_model *model, const char *path)
+{
+  igpt__path_log prefix;
+  igpt__saving saving;
+  if (!model) return IGPT_BAD_ARGUMENT;
+  memset(&saving, 0, sizeof saving);
+  saving.model = model;
+  saving.log = igpt__log_of_path(&prefix, path, &model->log);
+  return igpt_file_replace(path, &model->log, igpt__save_model, &saving);
+}
+
+#ifndef IGPT_NO_TRAIN
+
+igpt_result igpt_checkpoint_load(igpt_session *session, igpt_model *model, igpt_progress *progress,
+                                 const char *path)
+{
+  igpt__path_log prefix;
+  igpt_source source;
+  igpt_result result;
+  igpt_log log;
+  if (!session || !model) return IGPT_BAD_ARGUMENT;
+  result = igpt_file_open(&source, path, &session->desc.log);
+  if (result) return result;
+  log = igpt__log_of_path(&prefix, path, &session->desc.log);
+  result = igpt__checkpoint_read(session, model, progress, &source, &log);
+  igpt_file_close(&source);
+  return result;
+}
+
+static igpt_result igpt__save_checkpoint(void *user, const igpt_sink *sink)
+{
+  const igpt__saving *saving = (const igpt__saving *)user;
+  return igpt__checkpoint_write(saving->session, saving->model, saving->progress, sink,
+                                &saving->log);
+}
+
+igpt_result igpt_checkpoint_save(const igpt_session *session, const igpt_model *model,
+                                 const igpt_progress *progress, const char *path)
+{
+  igpt__path_log prefix;
+  igpt__saving saving;
+  if (!session || !model) return IGPT_BAD_ARGUMENT;
+  memset(&saving, 0, sizeof saving);
+  saving.model = model;
+  saving.session = session;
+  saving.progress = progress;
+  saving.log = igpt__log_of_path(&prefix, path, &session->desc.log);
+  return igpt_file_replace(path, &session->desc.log, igpt__save_checkpoint, &saving);
+}
+
+#endif /* IGPT_NO_TRAIN */
+
+#ifdef _MSC_VER
+#pragma warning(pop)
+#endif
+
+#endif /* IGPT_NO_STDIO */
+
+/* ---- threads -------------------------------------------------------------------------------- */
+#ifndef IGPT_NO_THREADS
+
+/* A network calls its runner some hundred times a pass, so what counts is the time from one call to
+   the next. Three decisions keep it short and honest:
+
+     - Tasks are taken one at a time from a shared counter, so that a slow worker (another program
+       has its processor) holds back nothing but the task it is at.
+     - The caller works too, and waits only for threads that have joined: one that wakes up when all
+       tasks are taken finds the door closed and goes back to sleep.
+     - A thread that runs out of work looks for more for some microseconds before it sleeps, since
+       waking it through the system takes longer than most gaps between two calls. */
+
+#if defined(_WIN32)
+#include <process.h>
+typedef SRWLOCK            igpt__mutex;
+typedef CONDITION_VARIABLE igpt__condition;
+typedef HANDLE             igpt__thread;
+static int  igpt__mutex_open(igpt__mutex *m) { InitializeSRWLock(m); return 0; }
+static void igpt__mutex_close(igpt__mutex *m) { (void)m; }
+static void igpt__lock(igpt__mutex *m) { AcquireSRWLockExclusive(m); }
+static void igpt__unlock(igpt__mutex *m) { ReleaseSRWLockExclusive(m); }
+static int  igpt__condition_open(igpt__condition *c) { InitializeConditionVariable(c); return 0; }
+static void igpt__condition_close(igpt__condition *c) { (void)c; }
+static void igpt__wait(igpt__condition *c, igpt__mutex *m)
+{
+  SleepConditionVariableSRW(c, m, INFINITE, 0);
+}
+static void igpt__wake_one(igpt__condition *c) { WakeConditionVariable(c); }
+static void igpt__wake_all(igpt__condition *c) { WakeAllConditionVariable(c); }
+#else
+#include <pthread.h>
+#if IGPT__POSIX
+#include <unistd.h>
+#endif
+typedef pthread_mutex_t igpt__mutex;
+typedef pthread_cond_t  igpt__condition;
+typedef pthread_t       igpt__thread;
+static int  igpt__mutex_open(igpt__mutex *m) { return pthread_mutex_init(m, NULL); }
+static void igpt__mutex_close(igpt__mutex *m) { pthread_mutex_destroy(m); }
+static void igpt__lock(igpt__mutex *m) { pthread_mutex_lock(m); }
+static void igpt__unlock(igpt__mutex *m) { pthread_mutex_unlock(m); }
+static int  igpt__condition_open(igpt__condition *c) { return pthread_cond_init(c, NULL); }
+static void igpt__condition_close(igpt__condition *c) { pthread_cond_destroy(c); }
+static void igpt__wait(igpt__condition *c, igpt__mutex *m) { pthread_cond_wait(c, m); }
+static void igpt__wake_one(igpt__condition *c) { pthread_cond_signal(c); }
+static void igpt__wake_all(igpt__condition *c) { pthread_cond_broadcast(c); }
+#endif
+
+/* Three atomic words: take a number, look at a number, change a number. C99 has none of its own. */
+#if defined(__GNUC__) || defined(__clang__)
+typedef size_t igpt__shared;
+static size_t igpt__shared_next(igpt__shared *s) { return __atomic_fetch_add(s, 1, __ATOMIC_RELAXED); }
+static size_t igpt__shared_get(igpt__shared *s) { return __atomic_load_n(s, __ATOMIC_ACQUIRE); }
+static void igpt__shared_set(igpt__shared *s, size_t v) { __atomic_store_n(s, v, __ATOMIC_RELEASE); }
+#elif defined(_WIN64)
+typedef volatile LONG64 igpt__shared;
+static size_t igpt__shared_next(igpt__shared *s) { return (size_t)InterlockedExchangeAdd64(s, 1); }
+static size_t igpt__shared_get(igpt__shared *s) { return (size_t)InterlockedExchangeAdd64(s, 0); }
+static void igpt__shared_set(igpt__shared *s, size_t v) { InterlockedExchange64(s, (LONG64)v); }
+#elif defined(_WIN32)
+typedef volatile LONG igpt__shared;
+static size_t igpt__shared_next(igpt__shared *s) { return (size_t)InterlockedExchangeAdd(s, 1); }
+static size_t igpt__shared_get(igpt__shared *s) { return (size_t)InterlockedExchangeAdd(s, 0); }
+static void igpt__shared_set(igpt__shared *s, size_t v) { InterlockedExchange(s, (LONG)v); }
+#else
+#error "igpt.h: no atomic operations known for this compiler; define IGPT_NO_THREADS"
+#endif
+
+/* A breath between two looks, which leaves the core to its other hardware thread. */
+static void igpt__breathe(void)
+{
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__))
+  __builtin_ia32_pause();
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#elif defined(_WIN32)
+  YieldProcessor();
+#endif
+}
+
+#define IGPT__SPIN 1000           /* looks before sleeping: some ten microseconds */
+
+typedef struct igpt__helper {
+  struct igpt_pool *pool;
+  igpt__thread thread;
+  int worker;
+} igpt__helper;
+
+struct igpt_pool {
+  igpt__shared next;              /* the next index to take; a cache line of its own */
+  char apart[IGPT__ALIGN - sizeof(igpt__shared)];
+  igpt__shared round;             /* odd while a run is open for joining; changes wake spinners */
+  igpt__shared joined;            /* threads inside the run (written under `mutex`) */
+  igpt_task *task;                /* of the open run; written under `mutex`, as are the rest */
+  void *arg;
+  size_t count;
+  int sleeping;                   /* threads waiting for `work` */
+  int waiting;                    /* 1: the caller waits for `done` */
+  int quit;
+  int spin;                       /* looks before sleeping; 0 where threads outnumber processors */
+  int workers;
+  int started;                    /* threads to stop in the end */
+  igpt__mutex turn;               /* held for a whole run: callers take turns */
+  igpt__mutex mutex;
+  igpt__condition work, done;
+  igpt_allocator allocator;
+  igpt__block memory;
+  igpt__helper *helper;           /* (workers - 1) */
+};
+
+/* Takes indices until there are none. */
+static void igpt__pool_work(igpt_pool *pool, igpt_task *task, void *arg, size_t count, int worker)
+{
+  size_t index;
+  while ((index = igpt__shared_next(&pool->next)) < count) task(arg, index, worker);
+}
+
+static void igpt__pool_main(igpt__helper *helper)
+{
+  igpt_pool *pool = helper->pool;
+  size_t seen = 0, left;
+  igpt__lock(&pool->mutex);
+  for (;;) {
+    igpt_task *task;
+    void *arg;
+    size_t count;
+    if (pool->round == seen || pool->round % 2 == 0) {      /* nothing new: look, then sleep */
+      int look;
+      igpt__unlock(&pool->mutex);
+      for (look = 0; look < pool->spin; look++) {
+        size_t round = igpt__shared_get(&pool->round);
+        if (round != seen && round % 2 == 1) break;
+        igpt__breathe();
+      }
+      igpt__lock(&pool->mutex);
+      while (!pool->quit && (pool->round == seen || pool->round % 2 == 0)) {
+        pool->sleeping++;
+        igpt__wait(&pool->work, &pool->mutex);
+        pool->sleeping--;
+      }
+    }
+    if (pool->quit) break;
+    seen = pool->round;
+    task = pool->task;
+    arg = pool->arg;
+    count = pool->count;
+    igpt__shared_set(&pool->joined, pool->joined + 1);
+    igpt__unlock(&pool->mutex);
+    igpt__pool_work(pool, task, arg, count, helper->worker);
+    igpt__lock(&pool->mutex);
+    left = pool->joined - 1;
+    igpt__shared_set(&pool->joined, left);
+    if (left == 0 && pool->waiting) igpt__wake_all(&pool->done);
+  }
+  igpt__unlock(&pool->mutex);
+}
+
+static void igpt__pool_run(void *user, igpt_task *task, void *arg, size_t count)
+{
+  igpt_pool *pool = (igpt_pool *)user;
+  size_t wake;
+  int look;
+  igpt__lock(&pool->turn);
+  igpt__lock(&pool->mutex);
+  pool->task = task;
+  pool->arg = arg;
+  pool->count = count;
+  igpt__shared_set(&pool->next, 0);
+  igpt__shared_set(&pool->round, pool->round + 1);          /* open */
+  if (count > (size_t)pool->sleeping) {
+    if (pool->sleeping) igpt__wake_all(&pool->work);
+  } else {
+    for (wake = 1; wake < count; wake++) igpt__wake_one(&pool->work);
+  }
+  igpt__unlock(&pool->mutex);
+
+  igpt__pool_work(pool, task, arg, count, 0);
+
+  igpt__lock(&pool->mutex);
+  igpt__shared_set(&pool->round, pool->round + 1);          /* closed: nobody joins any more */
+  if (pool->joined) {
+    igpt__unlock(&pool->mutex);
+    for (look = 0; look < pool->spin && igpt__shared_get(&pool->joined); look++) igpt__breathe();
+    igpt__lock(&pool->mutex);
+    pool->waiting = 1;
+    while (pool->joined) igpt__wait(&pool->done, &pool->mutex);
+    pool->waiting = 0;
+  }
+  igpt__unlock(&pool->mutex);
+  igpt__unlock(&pool->turn);
+}
+
+#if defined(_WIN32)
+static unsigned __stdcall igpt__pool_entry(void *helper)
+{
+  igpt__pool_main((igpt__helper *)helper);
+  return 0;
+}
+static int igpt__thread_start(igpt__helper *helper)
+{
+  helper->thread = (HANDLE)_beginthreadex(NULL, 0, igpt__pool_entry, helper, 0, NULL);
+  return helper->thread == NULL;
+}
+static void igpt__thread_join(igpt__helper *helper)
+{
+  WaitForSingleObject(helper->thread, INFINITE);
+  CloseHandle(helper->thread);
+}
+#else
+static void *igpt__pool_entry(void *helper)
+{
+  igpt__pool_main((igpt__helper *)helper);
+  return NULL;
+}
+static int igpt__thread_start(igpt__helper *helper)
+{
+  return pthread_create(&helper->thread, NULL, igpt__pool_entry, helper);
+}
+static void igpt__thread_join(igpt__helper *helper) { pthread_join(helper->thread, NULL); }
+#endif
+
+/* On Linux the processors that this process may use: a container or taskset often allows fewer than
+   the machine has. <sched.h> declares the call only to those who asked before the first include. */
+#if defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+extern int igpt__sched_getaffinity(int process, size_t bytes, unsigned long *mask)
+    __asm__("sched_getaffinity");
+#endif
+
+static int igpt__processors(void)
+{
+  long count = 0;
+#if defined(_WIN32)
+  SYSTEM_INFO info;
+  GetSystemInfo(&info);
+  count = (long)info.dwNumberOfProcessors;
+#else
+#if defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+  unsigned long mask[32];
+  size_t i;
+  memset(mask, 0, sizeof mask);
+  if (igpt__sched_getaffinity(0, sizeof mask, mask) >= 0)
+    for (i = 0; i < IGPT__COUNT(mask); i++)
+      for (; mask[i]; mask[i] &= mask[i] - 1) count++;
+#endif
+#ifdef _SC_NPROCESSORS_ONLN
+  if (count < 1) count = sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+#endif
+  return count < 1 ? 1 : count > IGPT_MAX_WORKERS ? IGPT_MAX_WORKERS : (int)count;
+}
+
+igpt_result igpt_pool_create(igpt_pool **out, int workers, const igpt_allocator *allocator)
+{
+  igpt_allocator source;
+  igpt__block memory;
+  igpt_pool *pool;
+  igpt__arena arena;
+  igpt_result result;
+  int processors, i, opened = 0;
+  if (!out) return IGPT_BAD_ARGUMENT;
+  *out = NULL;
+  if (workers < 0 || workers > IGPT_MAX_WORKERS) return IGPT_BAD_ARGUMENT;
+  memset(&source, 0, sizeof source);
+  if (allocator) source = *allocator;
+  result = igpt__allocator_resolve(&source, NULL);
+  if (result != IGPT_OK) return result;
+  processors = igpt__processors();
+  if (workers == 0) workers = processors;
+
+  memset(&arena, 0, sizeof arena);
+  igpt__take(&arena, 1, sizeof(igpt_pool));
+  igpt__take(&arena, (size_t)workers, sizeof(igpt__helper));
+  result = igpt__block_open(&memory, igpt__with_alignment(arena.used), NULL, 0, &source, NULL);
+  if (result != IGPT_OK) return result;
+  arena.base = memory.aligned;
+  arena.used = 0;
+  pool = (igpt_pool *)igpt__take(&arena, 1, sizeof(igpt_pool));
+  memset(pool, 0, sizeof *pool);
+  pool->helper = (igpt__helper *)igpt__take(&arena, (size_t)workers, sizeof(igpt__helper));
+  pool->allocator = source;
+  pool->memory = memory;
+  pool->workers = workers;
+  pool->spin = workers <= processors ? IGPT__SPIN : 0;
+
+  if (igpt__mutex_open(&pool->turn) == 0) opened = 1;
+  if (opened == 1 && igpt__mutex_open(&pool->mutex) == 0) opened = 2;
+  if (opened == 2 && igpt__condition_open(&pool->work) == 0) opened = 3;
+  if (opened == 3 && igpt__condition_open(&pool->done) == 0) opened = 4;
+  if (opened < 4) {
+    if (opened > 2) igpt__condition_close(&pool->work);
+    if (opened > 1) igpt__mutex_close(&pool->mutex);
+    if (opened > 0) igpt__mutex_close(&pool->turn);
+    igpt__block_close(&memory, &source);
+    return IGPT_OUT_OF_MEMORY;
+  }
+  for (i = 0; i + 1 < workers; i++) {
+    pool->helper[i].pool = pool;
+    pool->helper[i].worker = i + 1;
+    if (igpt__thread_start(&pool->helper[i])) {
+      igpt_pool_destroy(pool);
+      return IGPT_OUT_OF_MEMORY;
+    }
+    pool->started++;
+  }
+  *out = pool;
+  return IGPT_OK;
+}
+
+igpt_runner igpt_pool_runner(igpt_pool *pool)
+{
+  igpt_runner runner;
+  memset(&runner, 0, sizeof runner);
+  if (pool && pool->workers > 1) {
+    runner.run = igpt__pool_run;
+    runner.user = pool;
+    runner.workers = pool->workers;
+  }
+  return runner;
+}
+
+void igpt_pool_destroy(igpt_pool *pool)
+{
+  igpt_allocator allocator;
+  igpt__block memory;
+  int i;
+  if (!pool) return;
+  igpt__lock(&pool->mutex);
+  pool->quit = 1;
+  igpt__wake_all(&pool->work);
+  igpt__unlock(&pool->mutex);
+  for (i = 0; i < pool->started; i++) igpt__thread_join(&pool->helper[i]);
+  igpt__condition_close(&pool->done);
+  igpt__condition_close(&pool->work);
+  igpt__mutex_close(&pool->mutex);
+  igpt__mutex_close(&pool->turn);
+  allocator = pool->allocator;
+  memory = pool->memory;
+  igpt__block_close(&memory, &allocator);
+}
+
+#endif /* IGPT_NO_THREADS */
+#endif /* IGPT__IMPLEMENTED_REST */
+#undef IGPT__IN_PASS
