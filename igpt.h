@@ -3525,7 +3525,8 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
                                       sizeof *s->partial);
   }
 #endif
-  s->math.shared = igpt__take_floats(arena, igpt__matmul_shared(kernels, most, most));
+  s->math.shared = igpt__take_floats(     /* gradients of weights are sums over R */
+    arena, igpt__matmul_shared(kernels, most, own ? igpt__max_size(most, R) : most));
   s->math.worker = igpt__take_floats(arena, igpt__size_mul(workers, worker_floats));
   s->math.worker_floats = worker_floats;
   s->math.kernels = kernels;
@@ -4913,13 +4914,14 @@ igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *ma
 
    Three ideas make it exact and quick. (1) Only distinct colours matter, weighted by their
    counts. A map of 2^24 bits, numbered along a Morton curve (the bits of R, G and B interleaved),
-   finds them: a colour's number is the count of bits set before its own. 3 MB of map and 14 bytes
-   a distinct colour are all the scratch there is, for any number of pixels; a table of counts
-   would take 64 MB for the smallest picture. (2) Neighbours on the Morton curve are neighbours in
-   the cube, so a run of 128 colours fits in a small box, and only the few centres that can be
-   nearest to anything in this box are compared (Kanungo et al. filter the cells of a tree in the
-   same way). The result is what the comparison with all centres gives, bit for bit. (3) All sums
-   are sums of integers: no order of adding, and so no number of workers, changes anything.
+   finds them: a colour's number is the count of bits set before its own. 3 MB of map, 13 bytes a
+   distinct colour and 32 KB a worker are all the scratch there is, for any number of pixels; a
+   table of counts would take 64 MB for the smallest picture. (2) Neighbours on the Morton curve
+   are neighbours in the cube, so a run of 128 colours fits in a small box, and only the few
+   centres that can be nearest to anything in this box are compared (Kanungo et al. filter the
+   cells of a tree in the same way). The result is what the comparison with all centres gives, bit
+   for bit. (3) All sums are sums of integers: no order of adding, and so no number of workers,
+   changes anything.
 
    Cost of a round: distinct colours x (about 64 distances), instead of pixels x 512.
 
@@ -5505,18 +5507,15 @@ static igpt_result igpt__kmeans_repair(igpt__kmeans *km, int empty)
   return IGPT_OK;
 }
 
-/* Seeds, then rounds until no colour changes its centre. */
-static igpt_result igpt__kmeans_solve(igpt__kmeans *km, igpt_kmeans_report *report, uint64_t pixels)
+/* Rounds from the centres that are there, until no colour changes its centre. */
+static igpt_result igpt__kmeans_lloyd(igpt__kmeans *km, igpt_kmeans_report *report, uint64_t pixels)
 {
   const igpt_kmeans_desc *desc = km->desc;
   int rounds = desc->max_iterations ? desc->max_iterations : 100, i, j;
   double error = 0, previous;
   uint64_t moved = 0;
   igpt_result result;
-  km->share = 0.3;                /* of the time, about */
-  result = igpt__kmeans_seed(km, pixels);
-  if (result) return result;
-  km->done = 0.3;
+  km->done = 0.3;                 /* of the time, about: the seeds */
   km->share = 0.7 / (rounds + 1.0);
   for (i = 0; i < km->colours; i++) km->rank[i] = (uint16_t)i;
   memset(km->owner, 255, km->distinct * sizeof *km->owner);
@@ -5709,7 +5708,9 @@ igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report, cons
         for (j = 0; j < 3; j++) km->centre[i][j] = (float)km->colour[i][j];
       igpt__kmeans_sort(km);
     } else {
-      result = igpt__kmeans_solve(km, &written, (uint64_t)pixels);
+      km->share = 0.3;
+      result = igpt__kmeans_seed(km, (uint64_t)pixels);
+      if (result == IGPT_OK) result = igpt__kmeans_lloyd(km, &written, (uint64_t)pixels);
     }
   }
   if (result == IGPT_OK) {

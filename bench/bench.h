@@ -77,7 +77,7 @@ typedef float bench_loop(const float *from, size_t rounds);
 #define BENCH_12(X) BENCH_8(X) X(8) X(9) X(10) X(11)
 #define BENCH_24(X) BENCH_12(X) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23)
 
-#define BENCH_DECLARE(i) v##i = z,
+#define BENCH_DECLARE(i) v##i = SPLAT(from[i]),
 #define BENCH_SUM(i) z = ADD(z, v##i);
 #define BENCH_REGISTER(i) v##i = FMA(f, b, v##i);
 #define BENCH_MEMORY(i) v##i = FMA(SPLAT(from[p * STEP + i]), b, v##i);

@@ -1,0 +1,808 @@
+/* cli_tool.h: what the verbs share: the machine, the pictures, the palette, the model, the session.
+
+   Everything here either succeeds or leaves through die() with one sentence.                     */
+
+#ifndef CLI_TOOL_H
+#define CLI_TOOL_H
+
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli_options.h"
+#include "dataset.h"
+#include "plot.h"
+
+typedef struct tool {
+  options      o;
+  int          argc;              /* of the whole command, to say how it is resumed */
+  char       **argv;
+  igpt_pool   *pool;
+  igpt_runner  runner;
+  igpt_model  *model;
+  igpt_config  config;            /* the model's; before there is one, what is asked for */
+  igpt_palette palette;           /* colours is 0 as long as there is none */
+  igpt_session *session;
+} tool;
+
+/* ---- results of the library ----------------------------------------------------------------- */
+
+/* The library's sentence about its last failure: need() prints it. */
+static char last_sentence[500];
+
+static void keep_sentence(void *user, igpt_result result, const char *sentence)
+{
+  (void)user;
+  (void)result;
+  snprintf(last_sentence, sizeof last_sentence, "%s", sentence);
+}
+
+static const igpt_log sentences = { keep_sentence, NULL };
+
+/* Goes on if `result` is IGPT_OK; else the sentence, after the file it is about (may be null). */
+static void need(igpt_result result, const char *file)
+{
+  const char *sentence = *last_sentence ? last_sentence : igpt_error_string(result);
+  if (result == IGPT_OK) {
+    *last_sentence = 0;
+    return;
+  }
+  if (file && strncmp(sentence, file, strlen(file)) != 0) die("%s: %s", file, sentence);
+  die("%s", sentence);
+}
+
+/* The same for the functions that fill a buffer of their own. */
+static char file_error[IMAGE_ERROR];
+
+static void need_file(int status) { if (status) die("%s", file_error); }
+
+/* ---- time and progress ---------------------------------------------------------------------- */
+
+static double now(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* One line on stderr: rewritten in place on a terminal, now and then a new one elsewhere. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+static void progress(const char *format, ...)
+{
+  static double last;
+  const int terminal = isatty(2);
+  const double t = now();
+  va_list args;
+  if (t - last < (terminal ? 0.1 : 15)) return;
+  if (!terminal && last == 0) {             /* short work needs no line */
+    last = t;
+    return;
+  }
+  last = t;
+  if (terminal) fputs("\r\033[K", stderr);
+  va_start(args, format);
+  vfprintf(stderr, format, args);
+  va_end(args);
+  if (!terminal) fputc('\n', stderr);
+  progress_shown = terminal;
+  fflush(stderr);
+}
+
+/* A watch that reports what part of a long call is done; `user` says what the call does. */
+static int watch_progress(void *user, double done)
+{
+  progress("%s %3.0f %%", (const char *)user, 100 * done);
+  return 0;
+}
+
+static igpt_watch watch_for(const char *doing)
+{
+  igpt_watch watch;
+  watch.poll = watch_progress;
+  watch.user = (void *)(uintptr_t)doing;
+  return watch;
+}
+
+/* A line for people on stderr: what was skipped, what was chosen. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+static void note(const char *format, ...)
+{
+  va_list args;
+  progress_end();
+  va_start(args, format);
+  vfprintf(stderr, format, args);
+  va_end(args);
+  fputc('\n', stderr);
+}
+
+/* A result line on stdout. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+static void result_line(const char *format, ...)
+{
+  va_list args;
+  progress_end();
+  va_start(args, format);
+  vprintf(format, args);
+  va_end(args);
+  putchar('\n');
+  if (fflush(stdout)) die("standard output: %s", strerror(errno));
+}
+
+/* ---- names of files ------------------------------------------------------------------------- */
+
+/* `path` with its extension replaced: model.safetensors -> model.svg. */
+static char *beside(const char *path, const char *extension)
+{
+  const char *name = strrchr(path, '/'), *dot = strrchr(path, '.');
+  size_t stem = dot && dot > (name ? name + 1 : path) ? (size_t)(dot - path) : strlen(path);
+  char *made = need_memory(stem + strlen(extension) + 1, 1);
+  memcpy(made, path, stem);
+  strcpy(made + stem, extension);
+  return made;
+}
+
+static int ends_with(const char *path, const char *end)
+{
+  size_t n = strlen(path), m = strlen(end);
+  return n >= m && !strcmp(path + n - m, end);
+}
+
+static int is_folder(const char *path)
+{
+  struct stat s;
+  return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+static int is_file(const char *path)
+{
+  struct stat s;
+  return stat(path, &s) == 0 && !S_ISDIR(s.st_mode);
+}
+
+static char *join(const char *folder, const char *name)
+{
+  size_t room = strlen(folder) + strlen(name) + 2;
+  char *made = need_memory(room, 1);
+  snprintf(made, room, "%s%s%s", folder, ends_with(folder, "/") ? "" : "/", name);
+  return made;
+}
+
+/* Says before an hour of work, not after it, that the result cannot be written. */
+static void check_output(const char *path)
+{
+  const char *slash = strrchr(path, '/');
+  char folder[1000] = ".";
+  if (slash) snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+  if (is_folder(path)) die("--out is '%s', which is a folder and not a file", path);
+  if (!is_folder(folder)) die("--out is '%s', and there is no folder '%s'", path, folder);
+  if (access(folder, W_OK)) die("--out is '%s': folder '%s': %s", path, folder, strerror(errno));
+}
+
+/* ---- JSON: as much as two configuration files need ------------------------------------------ */
+
+static const char *json_space(const char *p) { return p + strspn(p, " \t\r\n"); }
+
+/* Past the value at p; null if it is not one. */
+static const char *json_end(const char *p, int depth)
+{
+  size_t plain;
+  char close;
+  p = json_space(p);
+  if (*p == '"') {
+    for (p++; *p != '"'; p++) {
+      if (*p == '\\') p++;
+      if (!*p) return NULL;
+    }
+    return p + 1;
+  }
+  if (*p != '{' && *p != '[') return (plain = strcspn(p, ",:]}[{\" \t\r\n")) ? p + plain : NULL;
+  if (depth > 60) return NULL;
+  close = *p == '{' ? '}' : ']';
+  for (p = json_space(p + 1); *p != close; p = json_space(p)) {
+    p = json_end(p, depth + 1);
+    if (!p) return NULL;
+    p = json_space(p);
+    if (*p == ',' || *p == ':') p++;
+    else if (*p != close) return NULL;
+  }
+  return p + 1;
+}
+
+/* The value of a key of the object at p (which json_end has accepted); null if it has none. */
+static const char *json_find(const char *p, const char *key)
+{
+  const size_t length = strlen(key);
+  p = json_space(p);
+  if (*p != '{') return NULL;
+  for (p = json_space(p + 1); *p && *p != '}'; p = json_space(p)) {
+    const char *name = p + 1, *end = json_end(p, 1), *value;
+    value = end ? json_space(end) : NULL;
+    if (!value || *value != ':') return NULL;
+    value = json_space(value + 1);
+    if (*p == '"' && (size_t)(end - name) == length + 1 && !memcmp(name, key, length)) return value;
+    p = json_end(value, 1);
+    if (!p) return NULL;
+    p = json_space(p);
+    if (*p == ',') p++;
+  }
+  return NULL;
+}
+
+/* A whole file as a string that holds one JSON object. */
+static char *json_file(const char *path)
+{
+  uint8_t *bytes;
+  size_t count;
+  char *made;
+  need_file(image_read_file(&bytes, &count, path, (size_t)1 << 26, file_error, sizeof file_error));
+  made = need_memory(count + 1, 1);
+  memcpy(made, bytes, count);
+  free(bytes);
+  if (strlen(made) != count || *json_space(made) != '{' || !json_end(made, 0))
+    die("%s: not a JSON object", path);
+  return made;
+}
+
+static double json_number(const char *path, const char *object, const char *key, double low,
+                          double high)
+{
+  const char *p = json_find(object, key);
+  char *end;
+  double value;
+  if (!p) die("%s: has no \"%s\"", path, key);
+  value = strtod(p, &end);
+  if (end == p || !(value >= low && value <= high))
+    die("%s: \"%s\" is %.*s, and must be a number from %g to %g", path, key,
+        (int)strcspn(p, ",}\n"), p, low, high);
+  return value;
+}
+
+/* A string for a JSON line on stdout. */
+static void print_json_text(const char *s)
+{
+  putchar('"');
+  for (; *s; s++) {
+    if (*s == '"' || *s == '\\') putchar('\\');
+    if ((unsigned char)*s < 32) printf("\\u%04x", (unsigned)*s);
+    else putchar(*s);
+  }
+  putchar('"');
+}
+
+/* ---- the machine ---------------------------------------------------------------------------- */
+
+static void open_machine(tool *t)
+{
+  const igpt_isa isa = (igpt_isa)whole(&t->o, OPT_ISA);
+  if (!igpt_isa_supported(isa))
+    die("--isa is %s, which is not built in or not supported by this processor (it has %s)",
+        igpt_isa_name(isa), igpt_isa_name(igpt_isa_best()));
+  need(igpt_pool_create(&t->pool, whole(&t->o, OPT_WORKERS), NULL), "--workers");
+  t->runner = igpt_pool_runner(t->pool);
+}
+
+static double physical_memory(void)
+{
+#if defined(_SC_PHYS_PAGES) && defined(_SC_PAGESIZE)
+  const long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && bytes > 0) return (double)pages * (double)bytes;
+#endif
+  return 4e9;
+}
+
+/* Streams of random numbers: a kind, and which picture or epoch. Sampling has the kind 0. */
+enum { STREAM_ORDER = 1, STREAM_PICTURE, STREAM_EVALUATION, STREAM_PIXELS, STREAM_PROMPTS,
+       STREAM_TIES };
+
+static uint64_t seed_of(const tool *t) { return (uint64_t)t->o.value[OPT_SEED].whole; }
+
+static igpt_rng stream(const tool *t, int kind, uint64_t number)
+{
+  return igpt_rng_seed(seed_of(t), (uint64_t)kind << 56 | number);
+}
+
+/* ---- pictures ------------------------------------------------------------------------------- */
+
+typedef struct pictures {
+  dataset   set;
+  size_t    count;                /* N */
+  uint16_t *tokens;               /* (N,T); null until encode_pictures */
+} pictures;
+
+static size_t tokens_of(const tool *t)
+{
+  return (size_t)t->config.rows * (size_t)t->config.columns;
+}
+
+/* Where --data points, or a copy of CIFAR-10 in one of the usual places. */
+static const char *data_path(const tool *t)
+{
+  static const char *const usual[] = {
+    "data/cifar-10-batches-bin", "data", "cifar-10-batches-bin", "../data/cifar-10-batches-bin",
+    "../shared/data/cifar-10-batches-bin"
+  };
+  size_t i;
+  if (given(&t->o, OPT_DATA)) return text(&t->o, OPT_DATA);
+  for (i = 0; i < COUNT_OF(usual); i++) {
+    char *batch = join(usual[i], "test_batch.bin");
+    const int found = is_file(batch);
+    free(batch);
+    if (found) return usual[i];
+  }
+  die("--data is not given, and there is no CIFAR-10 in data/, cifar-10-batches-bin/, ../data/ or "
+      "../shared/data/: unpack cifar-10-binary.tar.gz (www.cs.toronto.edu/~kriz) in data/, or take "
+      "--data shapes:");
+}
+
+static void note_skipped(void *user, const char *sentence)
+{
+  (void)user;
+  note("skipped: %s", sentence);
+}
+
+/* Loads a split as the model's (rows, columns). limit 0: what --count says. */
+static void read_pictures(tool *t, pictures *p, dataset_split split, size_t limit,
+                          dataset_augment augment)
+{
+  dataset_desc d;
+  memset(&d, 0, sizeof d);
+  memset(p, 0, sizeof *p);
+  d.path = data_path(t);
+  d.split = split;
+  d.rows = t->config.rows;
+  d.columns = t->config.columns;
+  d.limit = limit ? limit : (size_t)whole(&t->o, OPT_COUNT);
+  d.seed = seed_of(t);
+  d.augment = augment;
+  d.runner = t->runner;
+  d.watch = watch_for("reading pictures");
+  d.warn = note_skipped;
+  need_file(dataset_load(&p->set, &d, file_error, sizeof file_error));
+  progress_end();
+  p->count = p->set.count;
+  if (p->set.broken || p->set.small)
+    note("skipped %zu pictures that cannot be read and %zu that are smaller than %d x %d",
+         p->set.broken, p->set.small, d.columns, d.rows);
+}
+
+typedef struct encode_job {
+  const igpt_palette *palette;
+  const uint8_t *rgb;
+  uint16_t *tokens;
+  size_t pixels;
+} encode_job;
+
+#define ENCODE_PIXELS 16384       /* a task */
+
+static void encode_task(void *arg, size_t index, int worker)
+{
+  const encode_job *job = arg;
+  const size_t at = index * ENCODE_PIXELS, left = job->pixels - at;
+  (void)worker;
+  igpt_palette_encode(job->palette, job->tokens + at, job->rgb + 3 * at,
+                      left < ENCODE_PIXELS ? left : ENCODE_PIXELS);
+}
+
+static void need_palette(const tool *t)
+{
+  if (!t->palette.colours)
+    die("%s holds no palette: say with --palette which colours its %d tokens are",
+        text(&t->o, OPT_MODEL), t->config.vocabulary);
+}
+
+static void encode_pictures(tool *t, pictures *p)
+{
+  encode_job job;
+  size_t tasks, i;
+  if (p->set.vocabulary > t->config.vocabulary)
+    die("%s: token %d is the largest, and the model has %d colours", data_path(t),
+        p->set.vocabulary - 1, t->config.vocabulary);
+  p->tokens = p->set.tokens;
+  if (p->tokens) return;
+  need_palette(t);
+  job.palette = &t->palette;
+  job.rgb = p->set.pictures;
+  job.pixels = p->count * tokens_of(t);
+  job.tokens = p->tokens = need_memory(job.pixels, sizeof *job.tokens);
+  tasks = (job.pixels + ENCODE_PIXELS - 1) / ENCODE_PIXELS;
+  if (t->runner.run) t->runner.run(t->runner.user, encode_task, &job, tasks);
+  else for (i = 0; i < tasks; i++) encode_task(&job, i, 0);
+}
+
+static void decode_tokens(const tool *t, uint8_t *rgb, const uint16_t *tokens,
+                          size_t pictures_count)
+{
+  need_palette(t);
+  need(igpt_palette_decode(&t->palette, rgb, tokens, pictures_count * tokens_of(t)), "palette");
+}
+
+/* Picture `index` as it was read: (rows, columns, 3). */
+static void original_picture(const tool *t, const pictures *p, uint8_t *rgb, size_t index)
+{
+  const size_t T = tokens_of(t);
+  if (p->set.pictures) memcpy(rgb, p->set.pictures + index * 3 * T, 3 * T);
+  else decode_tokens(t, rgb, p->tokens + index * T, 1);
+}
+
+/* ---- the palette ---------------------------------------------------------------------------- */
+
+static void name_palette(igpt_palette *palette, const char *path)
+{
+  const char *slash = strrchr(path, '/');
+  snprintf(palette->name, sizeof palette->name, "%.50s", slash ? slash + 1 : path);
+}
+
+/* (k,3) numbers: floats are taken as -1..1, bytes as 0..255. */
+static void palette_from_npy(igpt_palette *palette, const char *path)
+{
+  igpt_source source;
+  igpt_npy npy;
+  size_t i;
+  need(igpt_file_open(&source, path, &sentences), path);
+  need(igpt_npy_open(&npy, &source, &sentences), path);
+  if (npy.rank != 2 || npy.shape[1] != 3 || npy.shape[0] < 1 || npy.shape[0] > IGPT_PALETTE_MAX)
+    die("%s: the shape has rank %d and %llu numbers, and a palette is (1..%d, 3)", path, npy.rank,
+        (unsigned long long)npy.count, IGPT_PALETTE_MAX);
+  palette->colours = (int)npy.shape[0];
+  need(igpt_npy_read_f32(&npy, &palette->centre[0][0], 0, (size_t)npy.count, &source), path);
+  igpt_file_close(&source);
+  for (i = 0; i < (size_t)npy.count; i++) {
+    float *x = &palette->centre[0][0] + i;
+    if (npy.type == IGPT_NPY_U8) *x = *x / 127.5f - 1;
+    if (!(*x >= -1.01f && *x <= 1.01f))
+      die("%s: number %zu is %g, and colours lie in -1..1", path, i, (double)*x);
+  }
+  name_palette(palette, path);
+}
+
+/* "clusters": [[r, g, b], ...] of a Hugging Face folder; returns 0 if there is no such file. */
+static int palette_from_folder(igpt_palette *palette, const char *folder)
+{
+  char *path = join(folder, "preprocessor_config.json"), *json;
+  const char *p, *end;
+  size_t n = 0;
+  if (!is_file(path)) {
+    free(path);
+    return 0;
+  }
+  json = json_file(path);
+  p = json_find(json, "clusters");
+  if (!p || *p != '[') die("%s: has no \"clusters\": [[r, g, b], ...]", path);
+  for (end = json_end(p, 1); p < end;) {
+    char *after;
+    p += strspn(p, "[], \t\r\n");
+    if (p >= end) break;
+    if (n == 3 * IGPT_PALETTE_MAX)
+      die("%s: \"clusters\" holds more than %d colours", path, IGPT_PALETTE_MAX);
+    (&palette->centre[0][0])[n] = strtof(p, &after);
+    if (after == p || !(fabsf((&palette->centre[0][0])[n]) <= 1.01f))
+      die("%s: number %zu of \"clusters\" is %.*s, and colours lie in -1..1", path, n,
+          (int)strcspn(p, ",] \n"), p);
+    p = after;
+    n++;
+  }
+  if (n < 3 || n % 3) die("%s: \"clusters\" holds %zu numbers, not three a colour", path, n);
+  palette->colours = (int)(n / 3);
+  name_palette(palette, folder);
+  free(json);
+  free(path);
+  return 1;
+}
+
+/* From a .npy, a Hugging Face folder, or a model that holds one. */
+static void read_palette(igpt_palette *palette, const char *path)
+{
+  memset(palette, 0, sizeof *palette);
+  if (ends_with(path, ".npy")) {
+    palette_from_npy(palette, path);
+  } else if (is_folder(path)) {
+    if (!palette_from_folder(palette, path)) die("%s: has no preprocessor_config.json", path);
+  } else {
+    igpt_model_desc d;
+    igpt_model *model;
+    memset(&d, 0, sizeof d);
+    d.log = sentences;
+    need(igpt_model_load(&model, path, &d), path);
+    if (!igpt_model_palette(model)) die("%s: is a model that holds no palette", path);
+    *palette = *igpt_model_palette(model);
+    igpt_model_destroy(model);
+  }
+}
+
+/* k-means on --pixels pixels of the pictures; report may be null. */
+static void fit_palette(tool *t, const pictures *p, igpt_kmeans_report *report)
+{
+  const size_t all = p->count * tokens_of(t);
+  const size_t most = (size_t)t->o.value[OPT_PIXELS].whole, count = all < most ? all : most;
+  igpt_rng rng = stream(t, STREAM_PIXELS, 0);
+  igpt_kmeans_desc d;
+  uint8_t *drawn = NULL;
+  char name[60];
+  size_t i;
+  if (!p->set.pictures) die("%s: holds tokens: their palette is not known", data_path(t));
+  if (count < all) {
+    drawn = need_memory(count, 3);
+    for (i = 0; i < count; i++) {
+      const size_t picture = igpt_rng_below(&rng, (uint32_t)p->count);
+      const size_t pixel = igpt_rng_below(&rng, (uint32_t)tokens_of(t));
+      memcpy(drawn + 3 * i, p->set.pictures + 3 * (picture * tokens_of(t) + pixel), 3);
+    }
+  }
+  i = strcspn(p->set.title, ",");
+  snprintf(name, sizeof name, "%.*s, k-means %d, seed %llu", (int)(i < 24 ? i : 24), p->set.title,
+           whole(&t->o, OPT_COLOURS), (unsigned long long)seed_of(t));
+  memset(&d, 0, sizeof d);
+  d.colours = whole(&t->o, OPT_COLOURS);
+  d.seed = seed_of(t);
+  d.name = name;
+  d.isa = (igpt_isa)whole(&t->o, OPT_ISA);
+  d.runner = t->runner;
+  d.watch = watch_for("k-means");
+  d.log = sentences;
+  need(igpt_palette_fit(&t->palette, report, drawn ? drawn : p->set.pictures, count, &d),
+       "palette");
+  progress_end();
+  free(drawn);
+}
+
+/* ---- the model ------------------------------------------------------------------------------ */
+
+/* What config.json of a Hugging Face ImageGPT says, for a file that cannot say it itself. */
+static void hugging_face_config(const tool *t, igpt_config *config, const char *folder)
+{
+  char *path = join(folder, "config.json"), *json = json_file(path);
+  const char *activation = json_find(json, "activation_function");
+  const int positions = (int)json_number(path, json, "n_positions", 1, 1 << 24);
+  config->layers = (int)json_number(path, json, "n_layer", 1, 1000);
+  config->heads = (int)json_number(path, json, "n_head", 1, 1024);
+  config->width = (int)json_number(path, json, "n_embd", 1, 65536);
+  config->vocabulary = (int)json_number(path, json, "vocab_size", 2, 65536) - 1;
+  config->norm_epsilon = (float)json_number(path, json, "layer_norm_epsilon", 0, 1);
+  if (activation && strncmp(activation, "\"quick_gelu\"", 12) != 0)
+    die("%s: \"activation_function\" is %.*s, and must be \"quick_gelu\"", path,
+        (int)strcspn(activation, ",}\n"), activation);
+  config->rows =
+      given(&t->o, OPT_SIDE) ? whole(&t->o, OPT_SIDE) : (int)(sqrt((double)positions) + 0.5);
+  if (config->rows * config->rows != positions)
+    die("%s: \"n_positions\" is %d, which is not %d x %d", path, positions, config->rows,
+        config->rows);
+  free(json);
+  free(path);
+}
+
+/* Opens a model: our file, or the folder of a Hugging Face one. classes > 0 asks for a class
+   head. */
+static void load_model(tool *t, const char *path, int classes)
+{
+  igpt_model_desc d;
+  char *inside = NULL;
+  memset(&d, 0, sizeof d);
+  d.log = sentences;
+  d.config.classes = classes;
+  if (is_folder(path)) {
+    hugging_face_config(t, &d.config, path);
+    inside = join(path, "model.safetensors");
+    if (!is_file(inside)) die("%s: has no model.safetensors", path);
+  } else {
+    if (given(&t->o, OPT_SIDE)) d.config.rows = d.config.columns = whole(&t->o, OPT_SIDE);
+    if (given(&t->o, OPT_HEADS)) d.config.heads = whole(&t->o, OPT_HEADS);
+  }
+  igpt_model_destroy(t->model);
+  need(igpt_model_load(&t->model, inside ? inside : path, &d), inside ? inside : path);
+  t->config = *igpt_model_config(t->model);
+  free(inside);
+}
+
+static const char *objective_name(igpt_objective objective)
+{
+  return objective == IGPT_BERT ? "bert" : "ar";
+}
+
+/* The palette of the model in t, from --palette, the model or its folder; none is no error yet. */
+static void find_palette(tool *t, const char *path)
+{
+  if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
+  else if (igpt_model_palette(t->model)) t->palette = *igpt_model_palette(t->model);
+  else if (is_folder(path)) palette_from_folder(&t->palette, path);
+  if (t->palette.colours && t->palette.colours != t->config.vocabulary)
+    die("%s: the palette has %d colours, and the model of %s has %d",
+        given(&t->o, OPT_PALETTE) ? text(&t->o, OPT_PALETTE) : path, t->palette.colours, path,
+        t->config.vocabulary);
+  if (t->palette.colours) need(igpt_model_set_palette(t->model, &t->palette), path);
+}
+
+/* --model with its palette. */
+static void open_model(tool *t)
+{
+  const char *path = text(&t->o, OPT_MODEL);
+  if (!path) die("%s needs --model: see 'igpt %s --help'", t->o.verb->name, t->o.verb->name);
+  load_model(t, path, 0);
+  find_palette(t, path);
+  if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))
+    die("%s: the objective is %s, and --objective is %s", path, objective_name(t->config.objective),
+        text(&t->o, OPT_OBJECTIVE));
+}
+
+/* ---- the session ---------------------------------------------------------------------------- */
+
+static igpt_session_desc session_desc(const tool *t, int batch, int train, int cache)
+{
+  igpt_session_desc d;
+  memset(&d, 0, sizeof d);
+  d.batch = batch;
+  d.train = train;
+  d.no_cache = !cache;
+  d.precision = (igpt_precision)whole(&t->o, OPT_PRECISION);
+  d.isa = (igpt_isa)whole(&t->o, OPT_ISA);
+  d.runner = t->runner;
+  d.log = sentences;
+  return d;
+}
+
+static void open_session(tool *t, int batch, int train, int cache)
+{
+  const igpt_session_desc d = session_desc(t, batch, train, cache);
+  igpt_session_destroy(t->session);
+  need(igpt_session_create(&t->session, t->model, &d), NULL);
+}
+
+/* At most 8 pictures at once keep two or more cores busy; less if a quarter of the memory asks
+   so. */
+static int choose_micro(const tool *t, size_t batch)
+{
+  int micro = batch < 8 ? (int)batch : 8;
+  for (; micro > 1; micro--) {
+    const igpt_session_desc d = session_desc(t, micro, 1, 0);
+    size_t bytes;
+    if (igpt_session_bytes(&bytes, &t->config, &d) == IGPT_OK &&
+        (double)bytes <= physical_memory() / 4) break;
+  }
+  return micro;
+}
+
+/* ---- looking at pictures with a model ------------------------------------------------------- */
+
+#define AT_ONCE 64                /* pictures a call, so that progress shows */
+
+/* A BERT model looks at masked pictures in evaluation too. The mask of picture n is a function of
+   the seed, n and the vote alone. Null for AR models. */
+static const uint8_t *masks_of(const tool *t, uint8_t *mask, size_t first, size_t count, int vote)
+{
+  const size_t T = tokens_of(t);
+  size_t i;
+  if (t->config.objective != IGPT_BERT) return NULL;
+  for (i = 0; i < count; i++) {
+    igpt_rng rng = stream(t, STREAM_EVALUATION, (uint64_t)vote << 40 | (first + i));
+    igpt_mask_random(&rng, mask + i * T, T, 0);
+  }
+  return mask;
+}
+
+/* Calls `look` with batch after batch of the pictures, in order, of at most AT_ONCE. */
+static void for_each_batch(tool *t, const pictures *p, size_t count, int vote, const char *doing,
+                           void (*look)(tool *t, void *user, const igpt_batch *batch, size_t first),
+                           void *user)
+{
+  const size_t T = tokens_of(t);
+  uint8_t *mask = need_memory(AT_ONCE * T, 1);
+  size_t first;
+  for (first = 0; first < count; first += AT_ONCE) {
+    igpt_batch batch;
+    batch.count = count - first < AT_ONCE ? count - first : AT_ONCE;
+    batch.tokens = p->tokens + first * T;
+    batch.labels = NULL;
+    batch.mask = masks_of(t, mask, first, batch.count, vote);
+    progress("%s %zu of %zu", doing, first, count);
+    look(t, user, &batch, first);
+  }
+  free(mask);
+}
+
+static void look_nats(tool *t, void *user, const igpt_batch *batch, size_t first)
+{
+  double mean;
+  (void)first;
+  need(igpt_nll(t->session, NULL, &mean, batch), NULL);
+  *(double *)user += mean * (double)batch->count;
+}
+
+/* Mean nats a pixel of the first `count` pictures. */
+static double mean_nats(tool *t, const pictures *p, size_t count)
+{
+  double sum = 0;
+  for_each_batch(t, p, count, 0, "evaluating picture", look_nats, &sum);
+  return sum / (double)count;
+}
+
+/* The class with most votes; ties are broken at random, as in the paper. votes: (K). */
+static int32_t majority(const tool *t, const int *votes, int classes, size_t picture)
+{
+  igpt_rng rng = stream(t, STREAM_TIES, picture);
+  int k, best = 0, tied = 0;
+  for (k = 0; k < classes; k++) {
+    if (votes[k] < votes[best]) continue;
+    if (votes[k] > votes[best]) tied = 0;
+    if (tied == 0 || igpt_rng_below(&rng, (uint32_t)tied + 1) == 0) best = k;
+    tied++;
+  }
+  return best;
+}
+
+typedef struct class_look {
+  int   *votes;                   /* (N,K) */
+  float *probability;             /* (N,K) summed over the votes */
+  float *logits;                  /* (AT_ONCE,K) */
+} class_look;
+
+static void look_classes(tool *t, void *user, const igpt_batch *batch, size_t first)
+{
+  class_look *look = user;
+  const size_t K = (size_t)t->config.classes;
+  size_t i, k;
+  need(igpt_classify(t->session, look->logits, batch), text(&t->o, OPT_MODEL));
+  for (i = 0; i < batch->count; i++) {
+    const float *z = look->logits + i * K;
+    float *probability = look->probability + (first + i) * K;
+    size_t best = 0;
+    double sum = 0;
+    for (k = 1; k < K; k++) if (z[k] > z[best]) best = k;
+    for (k = 0; k < K; k++) sum += exp((double)z[k] - (double)z[best]);
+    for (k = 0; k < K; k++)
+      probability[k] += (float)(exp((double)z[k] - (double)z[best]) / sum);
+    look->votes[(first + i) * K + best]++;
+  }
+}
+
+/* How many masks a test picture gets: --votes, and 1 for AR models, which have no masks. */
+static int votes_of(const tool *t)
+{
+  return t->config.objective == IGPT_BERT ? whole(&t->o, OPT_VOTES) : 1;
+}
+
+/* Classes of the first `count` pictures and their mean probability (may be null). */
+static void classify_pictures(tool *t, const pictures *p, size_t count, int votes, int32_t *labels,
+                              float *probability)
+{
+  const size_t K = (size_t)t->config.classes;
+  class_look look;
+  size_t i;
+  int vote;
+  look.votes = need_memory(count * K, sizeof *look.votes);
+  look.probability = need_memory(count * K, sizeof *look.probability);
+  look.logits = need_memory(AT_ONCE * K, sizeof *look.logits);
+  for (vote = 0; vote < votes; vote++)
+    for_each_batch(t, p, count, vote, "classifying picture", look_classes, &look);
+  for (i = 0; i < count; i++) {
+    labels[i] = majority(t, look.votes + i * K, t->config.classes, i);
+    if (probability)
+      probability[i] = look.probability[i * K + (size_t)labels[i]] / (float)votes;
+  }
+  free(look.logits);
+  free(look.probability);
+  free(look.votes);
+}
+
+static double part_equal(const int32_t *a, const int32_t *b, size_t count)
+{
+  size_t i, equal = 0;
+  for (i = 0; i < count; i++) equal += a[i] == b[i];
+  return count ? (double)equal / (double)count : 0;
+}
+
+static double accuracy(tool *t, const pictures *p, size_t count, int votes)
+{
+  int32_t *labels = need_memory(count, sizeof *labels);
+  double part;
+  classify_pictures(t, p, count, votes, labels, NULL);
+  part = part_equal(labels, p->set.labels, count);
+  free(labels);
+  return part;
+}
+
+#endif

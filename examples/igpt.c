@@ -1,0 +1,1056 @@
+/* igpt.c: Image GPT from the command line.
+
+     cc -O2 -I. -Iexamples -o build/igpt examples/igpt.c -lm -pthread
+
+   Each verb below is a function that reads its options from the table in cli_options.h, opens what
+   it needs through cli_tool.h, and writes results to standard output and progress to standard
+   error. They stand in the order in which one uses them: colours, pre-training, a look at what was
+   learned, a classifier, and what is inside a file. See `build/igpt --help`.                     */
+
+#define _POSIX_C_SOURCE 200809L
+
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+
+#include "cli_train.h"
+
+static int json(const tool *t) { return given(&t->o, OPT_JSON); }
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* ---- palette -------------------------------------------------------------------------------- */
+
+#define STRIP_PICTURES 8          /* shown before and after */
+
+typedef struct npy_job {
+  igpt_npy_type type;
+  const void *data;
+  int rank;
+  const uint64_t *shape;
+} npy_job;
+
+static igpt_result npy_body(void *user, const igpt_sink *sink)
+{
+  const npy_job *job = user;
+  return igpt_npy_write(sink, job->type, job->data, job->rank, job->shape);
+}
+
+static void save_npy(const char *path, igpt_npy_type type, const void *data, int rank,
+                     const uint64_t *shape)
+{
+  npy_job job;
+  job.type = type;
+  job.data = data;
+  job.rank = rank;
+  job.shape = shape;
+  need(igpt_file_replace(path, &sentences, npy_body, &job), path);
+}
+
+static void run_palette(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  char *strip = beside(out, ".png"), title[100];
+  uint64_t shape[2];
+  uint16_t all[IGPT_PALETTE_MAX], *tokens;
+  uint8_t colours[3 * IGPT_PALETTE_MAX], *after;
+  igpt_kmeans_report report;
+  pictures p, val;
+  double mse, psnr;
+  size_t shown, T;
+  int i;
+  check_output(out);
+  t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
+  T = tokens_of(t);
+  read_pictures(t, &p, DATASET_TRAIN, 0, DATASET_PLAIN);
+  fit_palette(t, &p, &report);
+  dataset_free(&p.set);
+  read_pictures(t, &val, DATASET_VALIDATION, 0, DATASET_PLAIN);
+  need(igpt_palette_error(&t->palette, &mse, &psnr, val.set.pictures, val.count * T), "palette");
+
+  shown = least(val.count, STRIP_PICTURES);
+  tokens = need_memory(shown * T, sizeof *tokens);
+  after = need_memory(shown * T, 3);
+  need(igpt_palette_encode(&t->palette, tokens, val.set.pictures, shown * T), "palette");
+  decode_tokens(t, after, tokens, shown);
+  for (i = 0; i < t->palette.colours; i++) all[i] = (uint16_t)i;
+  need(igpt_palette_decode(&t->palette, colours, all, (size_t)t->palette.colours), "palette");
+  snprintf(title, sizeof title, "%d colours, PSNR %.2f dB", t->palette.colours, psnr);
+  need_file(plot_palette(strip, colours, t->palette.colours, val.set.pictures, after, shown,
+                         t->config.rows, t->config.columns, title, file_error, sizeof file_error));
+  shape[0] = (uint64_t)t->palette.colours;
+  shape[1] = 3;
+  save_npy(out, IGPT_NPY_F32, t->palette.centre, 2, shape);
+  if (json(t)) {
+    result_line(
+        "{\"colours\": %d, \"psnr\": %.4f, \"mse\": %.5f, \"iterations\": %d, \"distinct\": %zu}",
+        t->palette.colours, psnr, mse, report.iterations, report.distinct);
+  } else {
+    result_line("%d colours after %d iterations of k-means (%zu different colours, %d repaired)",
+                t->palette.colours, report.iterations, report.distinct, report.repaired);
+    result_line("PSNR %.2f dB on %zu validation pictures (mean squared error %.2f)", psnr,
+                val.count, mse);
+    result_line("%s, %s", out, strip);
+  }
+}
+
+/* ---- pretrain ------------------------------------------------------------------------------- */
+
+/* Batch and rate for each preset: Table 5 of the paper for its models (it has no BERT of XL: that
+   rate is a guess), and the rate of S for the small ones. */
+static const struct recipe { const char *preset; int batch; double ar, bert;
+} recipes[] = {{"tiny", 32, 0.003, 0.003},       {"small-cpu", 32, 0.003, 0.003},
+               {"medium-cpu", 32, 0.003, 0.003}, {"S", 128, 0.003, 0.01},
+               {"M", 128, 0.003, 0.003},         {"L", 128, 0.001, 0.001},
+               {"XL", 64, 0.0003, 0.0003}};
+
+/* The shape that --preset, --layers, --heads, --width, --side, --colours, --objective ask for. */
+static igpt_config asked_config(const tool *t)
+{
+  const options *o = &t->o;
+  igpt_config c;
+  memset(&c, 0, sizeof c);
+  need(igpt_config_preset(&c, text(o, OPT_PRESET)), "--preset");
+  if (given(o, OPT_LAYERS)) c.layers = whole(o, OPT_LAYERS);
+  if (given(o, OPT_WIDTH)) {
+    c.width = whole(o, OPT_WIDTH);
+    c.heads = 0;
+  }
+  if (given(o, OPT_HEADS)) c.heads = whole(o, OPT_HEADS);
+  if (c.heads && c.width % c.heads)
+    die("--heads is %d, which does not divide --width, which is %d", c.heads, c.width);
+  if (given(o, OPT_SIDE) || !c.rows) c.rows = whole(o, OPT_SIDE);
+  c.columns = c.rows;
+  c.vocabulary = whole(o, OPT_COLOURS);
+  c.objective = (igpt_objective)whole(o, OPT_OBJECTIVE);
+  c.classes = whole(o, OPT_CLASSES);
+  need(igpt_config_resolve(&c, &sentences), NULL);
+  return c;
+}
+
+static double pretrain_evaluate(run *r)
+{
+  return mean_nats(r->t, r->val, r->val->count);
+}
+
+static int pretrain_evaluated(run *r, const double *row)
+{
+  char train[30];
+  snprintf(train, sizeof train,
+           row[ROW_TRAIN] == row[ROW_TRAIN] ? "%.5f"
+           : json(r->t)                     ? "null"
+                                            : "-",
+           row[ROW_TRAIN]);
+  result_line(json(r->t)
+                  ? "{\"step\": %.0f, \"train_nats\": %s, \"val_nats\": %.5f, "
+                    "\"tokens_per_s\": %.0f, \"seconds\": %.1f}"
+                  : "step %7.0f   train %8s   val %.5f nats/pixel   %7.0f tokens/s   %6.0f s",
+              row[ROW_STEP], train, row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
+  return 0;
+}
+
+/* Whether a folder's pictures can be cropped at random without being enlarged first. */
+static int larger_pictures(const dataset *set)
+{
+  size_t i, large = 0;
+  for (i = 0; set->large_at && i < set->count; i++)
+    large += set->large_size[2 * i] * 7 >= set->rows * 8 &&
+             set->large_size[2 * i + 1] * 7 >= set->columns * 8;
+  return 2 * large > set->count;
+}
+
+/* Model and palette from --resume or --model, or new ones; then the pictures as tokens. */
+static void open_pretraining(tool *t, pictures *train_set, pictures *val, dataset_augment *augment)
+{
+  const char *from = given(&t->o, OPT_RESUME) ? text(&t->o, OPT_RESUME) : text(&t->o, OPT_MODEL);
+  if (from) {
+    load_model(t, from, 0);
+    find_palette(t, from);
+    if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))
+      die("%s: the objective is %s, and --objective is %s", from,
+          objective_name(t->config.objective), text(&t->o, OPT_OBJECTIVE));
+  } else {
+    t->config = asked_config(t);
+    if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
+  }
+  read_pictures(t, val, DATASET_VALIDATION, look_count(t), DATASET_PLAIN);
+  *augment = (dataset_augment)whole(&t->o, OPT_AUGMENT);
+  if (!text(&t->o, OPT_AUGMENT) && val->set.kind == DATASET_FOLDER) *augment = DATASET_RESIZE_CROP;
+  read_pictures(t, train_set, DATASET_TRAIN, 0, *augment);
+  if (!text(&t->o, OPT_AUGMENT) && !larger_pictures(&train_set->set)) *augment = DATASET_PLAIN;
+  if (!from) {
+    igpt_model_desc d;
+    if (!t->palette.colours && !val->set.tokens) fit_palette(t, train_set, NULL);
+    if (given(&t->o, OPT_COLOURS) && given(&t->o, OPT_PALETTE) &&
+        t->palette.colours != whole(&t->o, OPT_COLOURS))
+      die("%s: the palette has %d colours, and --colours is %d", text(&t->o, OPT_PALETTE),
+          t->palette.colours, whole(&t->o, OPT_COLOURS));
+    memset(&d, 0, sizeof d);
+    d.config = t->config;
+    if (t->palette.colours) d.config.vocabulary = t->palette.colours;
+    d.seed = seed_of(t);
+    d.log = sentences;
+    need(igpt_model_create(&t->model, &d), NULL);
+    t->config = *igpt_model_config(t->model);
+    if (t->palette.colours) need(igpt_model_set_palette(t->model, &t->palette), "palette");
+  }
+  encode_pictures(t, val);
+  encode_pictures(t, train_set);
+}
+
+static void run_pretrain(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  const struct recipe *recipe = &recipes[whole(&t->o, OPT_PRESET)];
+  pictures train_set, val;
+  char title[200];
+  run r;
+  memset(&r, 0, sizeof r);
+  check_output(out);
+  open_pretraining(t, &train_set, &val, &r.augment);
+  if (!given(&t->o, OPT_RATE))
+    t->o.value[OPT_RATE].real = t->config.objective == IGPT_BERT ? recipe->bert : recipe->ar;
+  snprintf(title, sizeof title, "%s, %d layers of %d, %.60s", objective_name(t->config.objective),
+           t->config.layers, t->config.width, train_set.set.title);
+  r.t = t;
+  r.train = &train_set;
+  r.val = &val;
+  r.title = title;
+  r.val_name = "validation";
+  r.csv_header = "step,train_nats,val_nats,tokens_per_s,seconds";
+  r.evaluate = pretrain_evaluate;
+  r.evaluated = pretrain_evaluated;
+  r.batch = (size_t)(given(&t->o, OPT_BATCH) ? whole(&t->o, OPT_BATCH) : recipe->batch);
+  r.minutes = 60;
+  r.loss.generative = 1;
+  open_run(&r);
+  if (!json(t))
+    result_line("%s: %zu parameters, %s; palette %s; batch %zu (%g at once), rate %g",
+                objective_name(t->config.objective), igpt_model_parameters(t->model),
+                train_set.set.title, t->palette.colours ? t->palette.name : "unknown", r.batch,
+                r.at.user[1], real(&t->o, OPT_RATE));
+  if (!train(&r)) exit(128 + (int)stop_signal);
+  need(igpt_model_save(t->model, out), out);
+  if (!json(t)) result_line("%s, %s, %s, %s", out, r.svg, r.csv, r.checkpoint);
+}
+
+/* ---- eval ----------------------------------------------------------------------------------- */
+
+/* --model, a session, and the tokens of --split. */
+static void open_looking(tool *t, pictures *p, int cache)
+{
+  open_model(t);
+  read_pictures(t, p, (dataset_split)whole(&t->o, OPT_SPLIT), 0, DATASET_PLAIN);
+  encode_pictures(t, p);
+  open_session(t, whole(&t->o, OPT_BATCH), 0, cache);
+}
+
+static void run_eval(tool *t)
+{
+  pictures p;
+  double nats;
+  open_looking(t, &p, 0);
+  nats = mean_nats(t, &p, p.count);
+  if (json(t))
+    result_line("{\"nats_per_pixel\": %.6f, \"bits_per_pixel\": %.6f, \"images\": %zu}", nats,
+                nats / log(2.0), p.count);
+  else
+    result_line("%.4f nats/pixel, %.4f bits/pixel: %zu pictures of %s; palette %s", nats,
+                nats / log(2.0), p.count, p.set.title,
+                t->palette.colours ? t->palette.name : "unknown");
+}
+
+/* ---- sample --------------------------------------------------------------------------------- */
+
+/* Completes tokens (count,T), of which the first `keep` are given. A BERT model fills the rest of a
+   picture of which something is given; without anything it is asked what only AR models can do. */
+static void complete(tool *t, uint16_t *tokens, size_t count, int keep)
+{
+  const size_t T = tokens_of(t);
+  igpt_sample_desc d;
+  memset(&d, 0, sizeof d);
+  d.keep = keep;
+  d.temperature = (float)real(&t->o, OPT_TEMPERATURE);
+  d.top_k = whole(&t->o, OPT_TOP_K);
+  d.top_p = (float)real(&t->o, OPT_TOP_P);
+  d.rounds = whole(&t->o, OPT_ROUNDS);
+  d.seed = seed_of(t);
+  if (t->config.objective == IGPT_BERT && keep > 0) {
+    uint8_t *mask = need_memory(count * T, 1);
+    size_t i;
+    for (i = 0; i < count; i++) memset(mask + i * T + keep, 1, T - (size_t)keep);
+    need(igpt_fill(t->session, tokens, mask, count, &d), text(&t->o, OPT_MODEL));
+    free(mask);
+  } else {
+    need(igpt_sample(t->session, tokens, count, &d), text(&t->o, OPT_MODEL));
+  }
+}
+
+#define UNKNOWN_GREY 48           /* of pixels that the prompt does not give */
+
+/* One row a picture: prompt | completions | truth. */
+static void plot_completions(tool *t, const pictures *p, const uint32_t *chosen,
+                             const uint16_t *tokens, size_t count, int completions, int keep)
+{
+  const size_t T = tokens_of(t), across = (size_t)completions + 2;
+  uint8_t *rgb = need_memory(count * across * T, 3);
+  const char **headings = need_memory(across, sizeof *headings);
+  plot_grid_desc d;
+  size_t i, j;
+  headings[0] = "given";
+  headings[1] = completions > 1 ? "completions" : "completed";
+  headings[across - 1] = "truth";
+  for (i = 0; i < count; i++) {
+    uint8_t *row = rgb + i * across * 3 * T;
+    decode_tokens(t, row, tokens + i * (size_t)completions * T, 1);
+    memset(row + 3 * keep, UNKNOWN_GREY, 3 * (T - (size_t)keep));
+    for (j = 0; j < (size_t)completions; j++)
+      decode_tokens(t, row + (j + 1) * 3 * T, tokens + (i * (size_t)completions + j) * T, 1);
+    original_picture(t, p, row + (across - 1) * 3 * T, chosen[i]);
+  }
+  memset(&d, 0, sizeof d);
+  d.across = (int)across;
+  d.scale = whole(&t->o, OPT_SCALE);
+  d.lone_first = d.lone_last = 1;
+  d.headings = headings;
+  need_file(plot_grid(text(&t->o, OPT_OUT), rgb, count * across, t->config.rows, t->config.columns,
+                      &d, file_error, sizeof file_error));
+  free(headings);
+  free(rgb);
+}
+
+static void run_sample(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  const size_t count = (size_t)whole(&t->o, OPT_COUNT);
+  size_t T, i, j, completions = (size_t)whole(&t->o, OPT_COMPLETIONS);
+  uint16_t *tokens;
+  double began;
+  int keep;
+  check_output(out);
+  open_model(t);
+  need_palette(t);
+  T = tokens_of(t);
+  keep = (int)(real(&t->o, OPT_KEEP) * t->config.rows + 0.5) * t->config.columns;
+  if (keep == 0) completions = 1;
+  tokens = need_memory(count * completions * T, sizeof *tokens);
+  open_session(t, whole(&t->o, OPT_BATCH), 0, 1);
+  began = now();
+  if (keep == 0) {
+    uint8_t *rgb = need_memory(count * T, 3);
+    plot_grid_desc d;
+    complete(t, tokens, count, 0);
+    decode_tokens(t, rgb, tokens, count);
+    memset(&d, 0, sizeof d);
+    d.scale = whole(&t->o, OPT_SCALE);
+    need_file(plot_grid(out, rgb, count, t->config.rows, t->config.columns, &d, file_error,
+                        sizeof file_error));
+    free(rgb);
+  } else {
+    pictures p;
+    uint32_t *chosen;
+    igpt_rng rng = stream(t, STREAM_PROMPTS, 0);
+    t->o.value[OPT_COUNT].whole = 0;                        /* draw from the whole split */
+    read_pictures(t, &p, (dataset_split)whole(&t->o, OPT_SPLIT), 0, DATASET_PLAIN);
+    if (p.count < count) die("--count is %zu, and %s", count, p.set.title);
+    encode_pictures(t, &p);
+    chosen = need_memory(p.count, sizeof *chosen);
+    for (i = 0; i < p.count; i++) chosen[i] = (uint32_t)i;
+    igpt_rng_shuffle(&rng, chosen, p.count);
+    for (i = 0; i < count; i++)
+      for (j = 0; j < completions; j++)
+        memcpy(tokens + (i * completions + j) * T, p.tokens + chosen[i] * T, T * sizeof *tokens);
+    began = now();
+    complete(t, tokens, count * completions, keep);
+    plot_completions(t, &p, chosen, tokens, count, (int)completions, keep);
+    free(chosen);
+  }
+  if (json(t)) {
+    progress_end();
+    printf("{\"out\": ");
+    print_json_text(out);
+    result_line(", \"pictures\": %zu, \"seconds\": %.2f}", count * completions, now() - began);
+  } else {
+    result_line("%s: %zu pictures in %.1f s", out, count * completions, now() - began);
+  }
+}
+
+/* ---- features and probe --------------------------------------------------------------------- */
+
+#define PIXELS_LAYER -1           /* the raw pixels, as a depth of their own */
+
+/* The depths of --layer, in order: numbers in 0..L, or `all`, or (probe only) `pixels`. */
+static size_t asked_layers(const tool *t, int *layers, int pixels)
+{
+  const char *p = text(&t->o, OPT_LAYER);
+  size_t count = 0;
+  int l;
+  if (!strcmp(p, "all")) {
+    if (pixels) layers[count++] = PIXELS_LAYER;
+    for (l = 0; l <= t->config.layers; l++) layers[count++] = l;
+    return count;
+  }
+  for (;;) {
+    const size_t length = strcspn(p, ",");
+    char *end = NULL;
+    long value = PIXELS_LAYER;
+    if (!(pixels && length == 6 && !memcmp(p, "pixels", 6))) {
+      value = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : -2;
+      if (value < 0 || value > t->config.layers || end != p + length)
+        die("--layer is '%.*s', and must be a number from 0 to %d, %s", (int)length, p,
+            t->config.layers, pixels ? "'pixels' or 'all'" : "or 'all'");
+    }
+    if (count == (size_t)t->config.layers + 2) die("--layer names more depths than there are");
+    layers[count++] = (int)value;
+    p += length;
+    if (!*p++) return count;
+  }
+}
+
+typedef struct feature_look {
+  const int *layers;
+  size_t     count;
+  float     *features;            /* (N,count,C) */
+} feature_look;
+
+static void look_features(tool *t, void *user, const igpt_batch *batch, size_t first)
+{
+  feature_look *look = user;
+  need(igpt_features(t->session, look->features + first * look->count * (size_t)t->config.width,
+                     batch, look->layers, look->count),
+       NULL);
+}
+
+/* Features of pictures [0, count): (count, layers, C). */
+static void features_of(tool *t, const pictures *p, int vote, const int *layers, size_t layer_count,
+                        float *features)
+{
+  feature_look look;
+  look.layers = layers;
+  look.count = layer_count;
+  look.features = features;
+  for_each_batch(t, p, p->count, vote, "features of picture", look_features, &look);
+}
+
+/* One probe's inputs: x holds train, then validation, then `votes` times test, each (rows, D). */
+typedef struct probe_data {
+  const int32_t *labels;          /* of train and validation */
+  const int32_t *test_labels;
+  size_t train, val, test, D;
+  int votes, classes;
+} probe_data;
+
+static size_t probe_rows(const probe_data *d)
+{
+  return d->train + d->val + d->test * (size_t)d->votes;
+}
+
+static igpt_probe *fit_probe(const tool *t, const probe_data *d, const float *x, size_t rows)
+{
+  igpt_probe_desc desc;
+  igpt_probe *probe;
+  igpt_probe_report report;
+  memset(&desc, 0, sizeof desc);
+  desc.method = (igpt_probe_method)whole(&t->o, OPT_METHOD);
+  desc.classes = d->classes;
+  desc.inverse_l2 = real(&t->o, OPT_INVERSE_L2);
+  desc.standardise = whole(&t->o, OPT_STANDARDISE);
+  desc.max_iterations = whole(&t->o, OPT_ITERATIONS);
+  desc.epochs = given(&t->o, OPT_ITERATIONS) ? whole(&t->o, OPT_ITERATIONS) : 0;
+  desc.seed = seed_of(t);
+  desc.isa = (igpt_isa)whole(&t->o, OPT_ISA);
+  desc.runner = t->runner;
+  desc.watch = watch_for("fitting the probe");
+  desc.log = sentences;
+  need(igpt_probe_fit(&probe, &report, x, d->labels, rows, d->D, &desc), "probe");
+  return probe;
+}
+
+static double probe_val(const probe_data *d, const igpt_probe *probe, const float *x)
+{
+  int32_t *labels = need_memory(d->val, sizeof *labels);
+  double part;
+  need(igpt_probe_predict(probe, labels, NULL, x + d->train * d->D, d->val), "probe");
+  part = part_equal(labels, d->labels + d->train, d->val);
+  free(labels);
+  return part;
+}
+
+/* By majority of the votes. */
+static double probe_test(const tool *t, const probe_data *d, const igpt_probe *probe,
+                         const float *x)
+{
+  const size_t K = (size_t)d->classes;
+  int32_t *labels = need_memory(d->test, sizeof *labels);
+  int *votes = need_memory(d->test * K, sizeof *votes), vote;
+  double part;
+  size_t i;
+  x += (d->train + d->val) * d->D;
+  for (vote = 0; vote < d->votes; vote++, x += d->test * d->D) {
+    need(igpt_probe_predict(probe, labels, NULL, x, d->test), "probe");
+    for (i = 0; i < d->test; i++) votes[i * K + (size_t)labels[i]]++;
+  }
+  for (i = 0; i < d->test; i++) labels[i] = majority(t, votes + i * K, d->classes, i);
+  part = part_equal(labels, d->test_labels, d->test);
+  free(votes);
+  free(labels);
+  return part;
+}
+
+typedef struct probe_best { int layer; double val, test; } probe_best;
+
+static const char *layer_name(int layer)
+{
+  static char name[20];
+  snprintf(name, sizeof name, layer == PIXELS_LAYER ? "pixels" : "%d", layer);
+  return name;
+}
+
+/* Fits on train, chooses by validation, and for the best depth so far fits again on both. */
+static void probe_layer(const tool *t, const probe_data *d, int layer, const float *x,
+                        probe_best *best)
+{
+  igpt_probe *probe = fit_probe(t, d, x, d->train);
+  const double val = probe_val(d, probe, x), test = probe_test(t, d, probe, x);
+  const char *quote = layer == PIXELS_LAYER ? "\"" : "";
+  igpt_probe_destroy(probe);
+  if (json(t))
+    result_line("{\"layer\": %s%s%s, \"val\": %.4f, \"test\": %.4f}", quote, layer_name(layer),
+                quote, val, test);
+  else
+    result_line("layer %6s   val %6.2f %%   test %6.2f %%", layer_name(layer), 100 * val,
+                100 * test);
+  if (layer == PIXELS_LAYER || val <= best->val) return;
+  probe = fit_probe(t, d, x, d->train + d->val);
+  best->layer = layer;
+  best->val = val;
+  best->test = probe_test(t, d, probe, x);
+  igpt_probe_destroy(probe);
+}
+
+/* Raw pixels as floats in -1..1: (N, 3 T) into x. */
+static void pixel_features(const tool *t, const pictures *p, float *x)
+{
+  const size_t D = 3 * tokens_of(t);
+  uint8_t *rgb = need_memory(D, 1);
+  size_t i, j;
+  for (i = 0; i < p->count; i++) {
+    original_picture(t, p, rgb, i);
+    for (j = 0; j < D; j++) x[i * D + j] = (float)rgb[j] / 127.5f - 1;
+  }
+  free(rgb);
+}
+
+static void probe_pixels(tool *t, probe_data *d, const pictures *sets, probe_best *best)
+{
+  const int votes = d->votes;
+  float *x;
+  d->D = 3 * tokens_of(t);
+  d->votes = 1;                   /* pixels are never masked */
+  x = need_memory(probe_rows(d) * d->D, sizeof *x);
+  pixel_features(t, &sets[0], x);
+  pixel_features(t, &sets[1], x + d->train * d->D);
+  pixel_features(t, &sets[2], x + (d->train + d->val) * d->D);
+  probe_layer(t, d, PIXELS_LAYER, x, best);
+  d->votes = votes;
+  free(x);
+}
+
+/* All features of some depths at once: (count, rows, D). */
+static void probe_group(tool *t, probe_data *d, const pictures *sets, const int *layers,
+                        size_t count, probe_best *best)
+{
+  const size_t rows = probe_rows(d), C = d->D;
+  const size_t most = d->train > d->test ? d->train : d->test;
+  float *x = need_memory(count * rows * C, sizeof *x);
+  float *part = need_memory((most > d->val ? most : d->val) * count * C, sizeof *part);
+  size_t row = 0, i, j;
+  int pass;
+  for (pass = 0; pass < 2 + d->votes; pass++) {
+    const pictures *set = &sets[pass < 2 ? pass : 2];
+    features_of(t, set, pass < 2 ? 0 : pass - 2, layers, count, part);
+    for (i = 0; i < set->count; i++)
+      for (j = 0; j < count; j++)
+        memcpy(x + (j * rows + row + i) * C, part + (i * count + j) * C, C * sizeof *x);
+    row += set->count;
+  }
+  free(part);
+  for (j = 0; j < count; j++) probe_layer(t, d, layers[j], x + j * rows * C, best);
+  free(x);
+}
+
+static void run_probe(tool *t)
+{
+  static const dataset_split splits[] = { DATASET_TRAIN, DATASET_VALIDATION, DATASET_TEST };
+  pictures sets[3];
+  probe_data d;
+  probe_best best = { 0, -1, 0 };
+  int *layers;
+  int32_t *labels;
+  size_t layer_count, group, i;
+  open_model(t);
+  memset(&d, 0, sizeof d);
+  for (i = 0; i < 3; i++) {
+    read_pictures(t, &sets[i], splits[i], 0, DATASET_PLAIN);
+    if (!sets[i].set.labels) die("%s: has no labels, and a probe needs them", data_path(t));
+    encode_pictures(t, &sets[i]);
+    if (sets[i].set.classes > d.classes) d.classes = sets[i].set.classes;
+  }
+  open_session(t, whole(&t->o, OPT_BATCH), 0, 0);
+  d.train = sets[0].count;
+  d.val = sets[1].count;
+  d.test = sets[2].count;
+  d.votes = votes_of(t);
+  d.labels = labels = need_memory(d.train + d.val, sizeof *labels);
+  memcpy(labels, sets[0].set.labels, d.train * sizeof *labels);
+  memcpy(labels + d.train, sets[1].set.labels, d.val * sizeof *labels);
+  d.test_labels = sets[2].set.labels;
+
+  layers = need_memory((size_t)t->config.layers + 2, sizeof *layers);
+  layer_count = asked_layers(t, layers, 1);
+  for (i = 0; i < layer_count; i += group) {
+    if (layers[i] == PIXELS_LAYER) {
+      probe_pixels(t, &d, sets, &best);
+      group = 1;
+      continue;
+    }
+    d.D = (size_t)t->config.width;
+    group = (size_t)(physical_memory() / 8 / (double)(probe_rows(&d) * d.D * sizeof(float))) + 1;
+    group = least(group, layer_count - i);
+    while (group > 1 && layers[i + group - 1] == PIXELS_LAYER) group--;
+    probe_group(t, &d, sets, layers + i, group, &best);
+  }
+  if (best.val < 0) return;       /* pixels alone */
+  if (json(t))
+    result_line("{\"best_layer\": %d, \"test_accuracy\": %.4f}", best.layer, best.test);
+  else
+    result_line(
+        "best layer by validation: %d of %d; fitted again on train and validation: test %.2f %%",
+        best.layer, t->config.layers, 100 * best.test);
+}
+
+static void run_features(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  int *layers;
+  uint64_t shape[3];
+  float *features;
+  pictures p;
+  size_t count;
+  check_output(out);
+  open_looking(t, &p, 0);
+  layers = need_memory((size_t)t->config.layers + 2, sizeof *layers);
+  count = asked_layers(t, layers, 0);
+  features = need_memory(p.count * count * (size_t)t->config.width, sizeof *features);
+  features_of(t, &p, 0, layers, count, features);
+  shape[0] = p.count;
+  shape[1] = count;
+  shape[2] = (uint64_t)t->config.width;
+  save_npy(out, IGPT_NPY_F32, features, 3, shape);
+  if (p.set.labels) save_npy(beside(out, ".labels.npy"), IGPT_NPY_I32, p.set.labels, 1, shape);
+  if (json(t))
+    result_line("{\"images\": %zu, \"layers\": %zu, \"width\": %d}", p.count, count,
+                t->config.width);
+  else
+    result_line("%s: %zu pictures, %zu depths, %d features", out, p.count, count, t->config.width);
+}
+
+/* ---- finetune and classify ------------------------------------------------------------------ */
+
+/* Before the first step the head is all zero: chance. */
+static double finetune_evaluate(run *r)
+{
+  return r->at.step ? accuracy(r->t, r->val, r->val->count, 1) : 1 / (double)r->t->config.classes;
+}
+
+/* The place of the best row: the first of the largest validation accuracy. */
+static size_t best_row(const run *r)
+{
+  size_t i, best = 0;
+  for (i = 1; i < r->row_count; i++)
+    if (r->rows[i * ROW_COLUMNS + ROW_VAL] > r->rows[best * ROW_COLUMNS + ROW_VAL]) best = i;
+  return best;
+}
+
+/* Keeps the best model on disk, and ends the run when it has not become better for long enough. */
+static int finetune_evaluated(run *r, const double *row)
+{
+  const size_t last = r->row_count - 1, best = best_row(r);
+  const char *out = text(&r->t->o, OPT_OUT);
+  if (!json(r->t))
+    result_line("step %6.0f   train %6.2f %%   val %6.2f %%   %7.0f tokens/s   %5.0f s",
+                row[ROW_STEP], row[ROW_TRAIN] == row[ROW_TRAIN] ? 100 * row[ROW_TRAIN] : 0,
+                100 * row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
+  if (best == last && last > 0) need(igpt_model_save(r->t->model, out), out);
+  return last - best >= (size_t)whole(&r->t->o, OPT_PATIENCE);
+}
+
+/* A class head of zeros on the weights of --model (or the run of --resume). */
+static void open_finetuning(tool *t, pictures *train_set, pictures *val)
+{
+  const char *path = text(&t->o, OPT_MODEL);
+  igpt_tensor score;
+  open_model(t);
+  read_pictures(t, val, DATASET_VALIDATION, look_count(t), DATASET_PLAIN);
+  read_pictures(t, train_set, DATASET_TRAIN, 0, (dataset_augment)whole(&t->o, OPT_AUGMENT));
+  if (!train_set->set.labels || !val->set.labels)
+    die("%s: has no labels, and fine-tuning needs them", data_path(t));
+  encode_pictures(t, val);
+  encode_pictures(t, train_set);
+  load_model(t, path, train_set->set.classes);
+  find_palette(t, path);
+  need(igpt_model_tensor(t->model, &score, "score.weight"), path);
+  memset(score.data, 0, score.count * sizeof *score.data);
+}
+
+static void run_finetune(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  pictures train_set, val, test;
+  char title[200];
+  double val_accuracy, test_accuracy;
+  run r;
+  memset(&r, 0, sizeof r);
+  check_output(out);
+  open_finetuning(t, &train_set, &val);
+  snprintf(title, sizeof title, "fine-tuning, %.80s", train_set.set.title);
+  r.t = t;
+  r.train = &train_set;
+  r.val = &val;
+  r.augment = (dataset_augment)whole(&t->o, OPT_AUGMENT);
+  r.title = title;
+  r.val_name = "validation";
+  r.csv_header = "step,train_accuracy,val_accuracy,tokens_per_s,seconds";
+  r.evaluate = finetune_evaluate;
+  r.evaluated = finetune_evaluated;
+  r.batch = (size_t)whole(&t->o, OPT_BATCH);
+  r.epochs = 10;
+  r.loss.generative = (float)real(&t->o, OPT_GENERATIVE);
+  r.loss.classification = 1;
+  open_run(&r);
+  if (!train(&r)) exit(128 + (int)stop_signal);
+
+  val_accuracy = r.rows[best_row(&r) * ROW_COLUMNS + ROW_VAL];
+  load_model(t, out, 0);          /* the best of the run */
+  open_session(t, 8, 0, 0);
+  read_pictures(t, &test, DATASET_TEST, 0, DATASET_PLAIN);
+  encode_pictures(t, &test);
+  test_accuracy = accuracy(t, &test, test.count, votes_of(t));
+  if (json(t)) {
+    result_line("{\"val\": %.4f, \"test_accuracy\": %.4f}", val_accuracy, test_accuracy);
+  } else {
+    result_line("best validation accuracy %.2f %% (step %.0f); test %.2f %% of %zu pictures",
+                100 * val_accuracy, r.rows[best_row(&r) * ROW_COLUMNS + ROW_STEP],
+                100 * test_accuracy, test.count);
+    result_line("%s, %s, %s, %s", out, r.svg, r.csv, r.checkpoint);
+  }
+}
+
+static void run_classify(tool *t)
+{
+  pictures p;
+  int32_t *labels;
+  float *probability;
+  size_t i;
+  open_looking(t, &p, 0);
+  labels = need_memory(p.count, sizeof *labels);
+  probability = need_memory(p.count, sizeof *probability);
+  if (t->config.classes < 1) need(IGPT_UNTRAINED_HEAD, text(&t->o, OPT_MODEL));
+  classify_pictures(t, &p, p.count, votes_of(t), labels, probability);
+  progress_end();
+  for (i = 0; i < p.count; i++) {
+    const int named = p.set.names && p.set.classes == t->config.classes;
+    char number[20];
+    const char *name = named ? p.set.names[labels[i]] : number;
+    snprintf(number, sizeof number, "%d", (int)labels[i]);
+    if (json(t)) {
+      printf("{\"picture\": %zu, \"class\": ", i);
+      print_json_text(name);
+      printf(", \"probability\": %.4f}\n", (double)probability[i]);
+    } else {
+      printf("%6zu  %-16s %.4f\n", i, name, (double)probability[i]);
+    }
+  }
+  if (p.set.labels && !json(t))
+    result_line("%.2f %% of %zu are right", 100 * part_equal(labels, p.set.labels, p.count),
+                p.count);
+}
+
+/* ---- map ------------------------------------------------------------------------------------ */
+
+#define BERT_GROUPS 7             /* every pixel is hidden once, with a seventh of the others */
+
+/* Nats of every pixel: (N,T). */
+static void pixel_nats(tool *t, const pictures *p, float *nats)
+{
+  const size_t count = p->count * tokens_of(t);
+  igpt_batch batch;
+  uint8_t *group, *mask;
+  float *part;
+  igpt_rng rng = stream(t, STREAM_EVALUATION, 0);
+  size_t i;
+  int g;
+  memset(&batch, 0, sizeof batch);
+  batch.tokens = p->tokens;
+  batch.count = p->count;
+  if (t->config.objective == IGPT_AR) {
+    need(igpt_nll(t->session, nats, NULL, &batch), NULL);
+    return;
+  }
+  group = need_memory(count, 1);
+  batch.mask = mask = need_memory(count, 1);
+  part = need_memory(count, sizeof *part);
+  for (i = 0; i < count; i++) group[i] = (uint8_t)igpt_rng_below(&rng, BERT_GROUPS);
+  for (g = 0; g < BERT_GROUPS; g++) {
+    for (i = 0; i < count; i++) mask[i] = group[i] == g;
+    need(igpt_nll(t->session, part, NULL, &batch), NULL);
+    for (i = 0; i < count; i++) if (mask[i]) nats[i] = part[i];
+  }
+  free(part);
+  free(mask);
+  free(group);
+}
+
+static void run_map(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  plot_heat_desc d;
+  pictures p;
+  uint8_t *rgb;
+  float *nats;
+  char **captions;
+  size_t T, i, j;
+  check_output(out);
+  open_looking(t, &p, 0);
+  T = tokens_of(t);
+  nats = need_memory(p.count * T, sizeof *nats);
+  rgb = need_memory(p.count * T, 3);
+  captions = need_memory(p.count, sizeof *captions);
+  pixel_nats(t, &p, nats);
+  decode_tokens(t, rgb, p.tokens, p.count);
+  for (i = 0; i < p.count; i++) {
+    double sum = 0;
+    for (j = 0; j < T; j++) sum += (double)nats[i * T + j];
+    captions[i] = need_memory(40, 1);
+    snprintf(captions[i], 40, "%.3f nats", sum / (double)T);
+    if (json(t)) result_line("{\"picture\": %zu, \"nats_per_pixel\": %.6f}", i, sum / (double)T);
+  }
+  memset(&d, 0, sizeof d);
+  d.high = 2 * log((double)t->config.vocabulary);           /* twice a blind guess is white hot */
+  d.pictures = rgb;
+  d.scale = whole(&t->o, OPT_SCALE);
+  d.unit = "nats";
+  d.captions = (const char *const *)captions;
+  need_file(plot_heat(out, nats, p.count, t->config.rows, t->config.columns, &d, file_error,
+                      sizeof file_error));
+  if (!json(t)) result_line("%s: %zu pictures", out, p.count);
+}
+
+/* ---- plan and info -------------------------------------------------------------------------- */
+
+static void run_plan(tool *t)
+{
+  const igpt_config c = asked_config(t);
+  const int batch = whole(&t->o, OPT_BATCH);
+  igpt_session_desc use = session_desc(t, batch, 0, 1), learn = session_desc(t, batch, 1, 0);
+  igpt_plan a, b;
+  size_t i;
+  use.log = learn.log = sentences;
+  need(igpt_plan_make(&a, &c, &use), "plan");
+  need(igpt_plan_make(&b, &c, &learn), "plan");
+  {
+    const struct { const char *name, *unit; double scale, use, learn; } rows[] = {
+      { "model", "MB", 1e6, (double)a.model_bytes, (double)b.model_bytes },
+      { "gradients", "MB", 1e6, (double)a.gradient_bytes, (double)b.gradient_bytes },
+      { "moments", "MB", 1e6, (double)a.moment_bytes, (double)b.moment_bytes },
+      { "activations", "MB", 1e6, (double)a.activation_bytes, (double)b.activation_bytes },
+      { "keys and values", "MB", 1e6, (double)a.cache_bytes, (double)b.cache_bytes },
+      { "scratch", "MB", 1e6, (double)a.scratch_bytes, (double)b.scratch_bytes },
+      { "session", "MB", 1e6, (double)a.session_bytes, (double)b.session_bytes },
+      { "forward", "GFLOP", 1e9, a.forward_flops, b.forward_flops },
+      { "train", "GFLOP", 1e9, a.train_flops, b.train_flops },
+      { "decode", "GFLOP", 1e9, a.decode_flops, b.decode_flops }
+    };
+    if (json(t)) {
+      result_line("{\"parameters\": %zu, \"model_bytes\": %zu, \"run_session_bytes\": %zu, "
+                  "\"train_session_bytes\": %zu, \"forward_flops\": %.6g, \"train_flops\": %.6g, "
+                  "\"decode_flops\": %.6g}", a.parameters, a.model_bytes, a.session_bytes,
+                  b.session_bytes, a.forward_flops, a.train_flops, a.decode_flops);
+      return;
+    }
+    result_line("%s: %d layers, %d heads, width %d, %d x %d pixels, %d colours, %s; %zu parameters",
+                given(&t->o, OPT_LAYERS) || given(&t->o, OPT_WIDTH) ? "free shape"
+                                                                    : text(&t->o, OPT_PRESET),
+                c.layers, c.heads, c.width, c.columns, c.rows, c.vocabulary,
+                objective_name(c.objective), a.parameters);
+    result_line("%-16s %14s %14s   %d pictures at once", "", "to run", "to train", batch);
+    for (i = 0; i < 7; i++)
+      result_line("%-16s %11.2f %s %11.2f %s", rows[i].name, rows[i].use / rows[i].scale,
+                  rows[i].unit, rows[i].learn / rows[i].scale, rows[i].unit);
+    for (; i < COUNT_OF(rows); i++)
+      result_line("%-16s %11.3f %s a picture", rows[i].name, rows[i].use / rows[i].scale,
+                  rows[i].unit);
+  }
+}
+
+/* The strings of "__metadata__" in the header of a safetensors file. */
+static void print_metadata(const char *path)
+{
+  igpt_source source;
+  uint8_t size[8];
+  uint64_t length = 0;
+  char *header;
+  const char *p, *end;
+  int i;
+  need(igpt_file_open(&source, path, &sentences), path);
+  if (source.size < 8 || source.read(source.user, 0, size, 8)) die("%s: cannot be read", path);
+  for (i = 7; i >= 0; i--) length = length << 8 | size[i];
+  if (length > source.size - 8 || length > (uint64_t)1 << 28)
+    die("%s: not a safetensors file", path);
+  header = need_memory((size_t)length + 1, 1);
+  if (source.read(source.user, 8, header, (size_t)length)) die("%s: cannot be read", path);
+  igpt_file_close(&source);
+  p = json_end(header, 0) ? json_find(header, "__metadata__") : NULL;
+  for (end = p ? json_end(p, 1) : NULL; end && ++p < end;) {
+    const char *name = p = json_space(p), *value;
+    p = json_end(p, 1);
+    if (!p || p >= end) break;
+    value = json_space(json_space(p) + 1);
+    length = (uint64_t)(json_end(value, 1) - value) - 2;    /* the colours themselves are long */
+    printf("  %-20.*s %.*s%s\n", (int)(p - name) - 2, name + 1, length > 60 ? 60 : (int)length,
+           value + 1, length > 60 ? " ..." : "");
+    p = json_space(json_end(value, 1));
+  }
+  free(header);
+}
+
+static double root_mean_square(const igpt_tensor *tensor)
+{
+  double sum = 0;
+  size_t i;
+  for (i = 0; i < tensor->count; i++) sum += (double)tensor->data[i] * (double)tensor->data[i];
+  return tensor->count ? sqrt(sum / (double)tensor->count) : 0;
+}
+
+static void run_info(tool *t)
+{
+  const char *path = text(&t->o, OPT_MODEL);
+  const igpt_config *c = &t->config;
+  char *inside;
+  size_t i;
+  open_model(t);
+  inside = is_folder(path) ? join(path, "model.safetensors") : NULL;
+  if (json(t)) {
+    printf("{\"objective\": \"%s\", \"layers\": %d, \"heads\": %d, \"width\": %d, \"rows\": %d, "
+           "\"columns\": %d, \"colours\": %d, \"classes\": %d, \"parameters\": %zu, \"palette\": ",
+           objective_name(c->objective), c->layers, c->heads, c->width, c->rows, c->columns,
+           c->vocabulary, c->classes, igpt_model_parameters(t->model));
+    if (t->palette.colours) print_json_text(t->palette.name);
+    else printf("null");
+    result_line("}");
+    return;
+  }
+  result_line("%s: %s, %d layers, %d heads, width %d, %d x %d pixels, %d colours, %d classes", path,
+              objective_name(c->objective), c->layers, c->heads, c->width, c->columns, c->rows,
+              c->vocabulary, c->classes);
+  result_line("%zu parameters; palette: %s", igpt_model_parameters(t->model),
+              t->palette.colours ? t->palette.name : "none");
+  result_line("metadata:");
+  print_metadata(inside ? inside : path);
+  result_line("tensors:                                  shape            root mean square");
+  for (i = 0; i < igpt_model_tensors(t->model); i++) {
+    igpt_tensor tensor;
+    char shape[40];
+    need(igpt_model_tensor_at(t->model, &tensor, i), path);
+    snprintf(shape, sizeof shape, tensor.rank == 2 ? "%zu x %zu" : "%zu", tensor.shape[0],
+             tensor.shape[1]);
+    result_line("  %-38s  %-14s %10.5f", tensor.name, shape, root_mean_square(&tensor));
+  }
+  free(inside);
+}
+
+/* ---- main ----------------------------------------------------------------------------------- */
+
+static const verb *verb_table(size_t *count)
+{
+  static const verb verbs[] = {
+    { "palette", ON_PALETTE, "find the colours that pixels are rounded to",
+      "fits a palette to the training pictures by k-means and says what the rounding costs "
+      "(PSNR on the validation pictures). Writes the colours (.npy, k x 3, -1..1) and a picture "
+      "of them.",
+      "igpt palette --data data/cifar-10-batches-bin --out palette.npy", run_palette },
+    { "pretrain", ON_PRETRAIN, "learn to predict pixels",
+      "trains a model on the training split without labels: AdamW(0.9, 0.95), a linear warm-up, "
+      "then a cosine to 0, no dropout, no weight decay, no augmentation, as in the paper. "
+      "Validation pictures are looked at on the way. Ctrl-C finishes the step, saves, and says "
+      "how to go on.",
+      "igpt pretrain --data data/cifar-10-batches-bin --minutes 60 --out model.safetensors",
+      run_pretrain },
+    { "eval", ON_EVAL, "nats per pixel of a split",
+      "the mean negative log-likelihood of a pixel, of hidden pixels with a BERT model (15 %, "
+      "drawn from --seed). It depends on the palette: compare models with the same colours only.",
+      "igpt eval --model model.safetensors --split test", run_eval },
+    { "sample", ON_SAMPLE, "complete pictures, or draw new ones",
+      "gives the model the upper rows of pictures and lets it draw the rest: a row of the grid "
+      "is what was given, the completions, the truth. A BERT model fills the hidden part in "
+      "rounds.",
+      "igpt sample --model model.safetensors --keep 0.5 --count 8 --out samples.png", run_sample },
+    { "probe", ON_PROBE, "how well each depth separates classes",
+      "fits a linear classifier on the pooled features of each depth: on the training pictures "
+      "without the held-out tenth, chooses the depth on that tenth, fits the best again on "
+      "both, and reports the test accuracy. BERT models look at masked pictures, as in the "
+      "paper.",
+      "igpt probe --model model.safetensors --layer all", run_probe },
+    { "finetune", ON_FINETUNE, "train the whole model to classify",
+      "puts a class head of zeros on the model and trains everything on class loss + pixel loss "
+      "at a constant rate, and keeps the weights of the best validation accuracy. The paper "
+      "then trains again with the held-out tenth: too dear here.",
+      "igpt finetune --model model.safetensors --epochs 5 --out finetuned.safetensors",
+      run_finetune },
+    { "classify", ON_CLASSIFY, "name the class of pictures",
+      "prints each picture's number, class and probability, by a fine-tuned model.",
+      "igpt classify --model finetuned.safetensors --data pictures/", run_classify },
+    { "features", ON_FEATURES, "pooled features as .npy",
+      "writes the mean over positions of each depth's normalised vectors, what the probe is "
+      "fitted on.",
+      "igpt features --model model.safetensors --layer 4 --out features.npy", run_features },
+    { "map", ON_MAP, "which pixels surprise the model",
+      "draws pictures beside the nats that each of their pixels costs.",
+      "igpt map --model model.safetensors --count 8 --out map.png", run_map },
+    { "plan", ON_PLAN, "what a shape will cost",
+      "bytes of every kind and arithmetic for a shape of network, before anything is allocated.",
+      "igpt plan --preset S --batch 8", run_plan },
+    { "info", ON_INFO, "what a model file holds",
+      "prints shape, palette, metadata and tensors of a model.",
+      "igpt info model.safetensors", run_info }
+  };
+  *count = COUNT_OF(verbs);
+  return verbs;
+}
+
+int main(int argc, char **argv)
+{
+  static tool t;
+  const verb *v;
+  if (argc < 2) {
+    help_tool();
+    return 1;
+  }
+  if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+    help_tool();
+    return 0;
+  }
+  v = find_verb(argv[1]);
+  parse_options(&t.o, v, argc - 2, argv + 2);
+  if (given(&t.o, OPT_HELP)) {
+    help_verb(v);
+    return 0;
+  }
+  t.argc = argc;
+  t.argv = argv;
+  if (v->bit & ON_DATA) open_machine(&t);
+  v->run(&t);
+  igpt_session_destroy(t.session);
+  igpt_model_destroy(t.model);
+  igpt_pool_destroy(t.pool);
+  return 0;
+}

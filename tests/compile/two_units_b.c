@@ -1,0 +1,14 @@
+/* The other of two files: it sees declarations alone. (With IGPT_STATIC, which wants a whole library in
+   each file, matrix.sh defines IGPT_IMPLEMENTATION for this one, too.) */
+
+#include "igpt.h"
+#include "calls.h"
+
+int two_units_a(void);
+
+int main(void)
+{
+  const int line = calls();
+  if (line) printf("calls.h:%d does not hold\n", line);
+  return line != 0 || !two_units_a();
+}

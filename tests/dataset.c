@@ -1,0 +1,1334 @@
+/* dataset.c: examples/image.h, dataset.h and plot.h on files that this program makes itself, and
+   on real photographs where they are at hand.  With arguments, `dataset --fetch FOLDER URL MD5`
+   runs dataset_fetch_cifar10 for tests/fetch.sh. */
+
+#define _POSIX_C_SOURCE 200809L
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+#include "../examples/dataset.h"
+#include "../examples/plot.h"
+#include "test.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#define HERE "build/tests/dataset-files"
+
+static char error[IMAGE_ERROR];
+
+/* ---- making files --------------------------------------------------------------------------- */
+
+static const char *at(const char *name)
+{
+  static char path[8][300];
+  static int turn;
+  turn = (turn + 1) % 8;
+  snprintf(path[turn], sizeof path[turn], HERE "/%s", name);
+  return path[turn];
+}
+
+static void folder(const char *name)
+{
+  if (dataset__make_folder(at(name)) != 0) {
+    printf("cannot make %s\n", at(name));
+    exit(2);
+  }
+}
+
+static void put(const char *name, const void *bytes, size_t count)
+{
+  FILE *file = fopen(at(name), "wb");
+  if (!file || fwrite(bytes, 1, count, file) != count || fclose(file) != 0) {
+    printf("cannot write %s\n", at(name));
+    exit(2);
+  }
+}
+
+/* Every pixel of every picture is its own: picture, channel and place all show. */
+static uint8_t pixel(size_t picture, int channel, int y, int x)
+{
+  return (uint8_t)(picture * 37 + (size_t)channel * 91 + (size_t)y * 5 + (size_t)x * 3);
+}
+
+static void put_cifar(const char *name, size_t first, size_t count, int label_bytes, int classes)
+{
+  size_t record = 3072 + (size_t)label_bytes, i;
+  uint8_t *bytes = (uint8_t *)malloc(record * count), *to = bytes;
+  int c, y, x;
+  for (i = first; i < first + count; i++) {
+    if (label_bytes == 2) *to++ = 77;                        /* the coarse label is not the label */
+    *to++ = (uint8_t)(i % (size_t)classes);
+    for (c = 0; c < 3; c++)
+      for (y = 0; y < 32; y++)
+        for (x = 0; x < 32; x++) *to++ = pixel(i, c, y, x);
+  }
+  put(name, bytes, record * count);
+  free(bytes);
+}
+
+static void put_npy(const char *name, const char *type, const char *shape, const void *data,
+                    size_t bytes)
+{
+  char head[200];
+  uint8_t *all = (uint8_t *)malloc(200 + bytes);
+  int n = snprintf(head, sizeof head, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+                   type, shape);
+  size_t size = ((size_t)n + 10 + 1 + 63) / 64 * 64 - 10;
+  memcpy(all, "\x93NUMPY\1\0", 8);
+  all[8] = (uint8_t)size;
+  all[9] = (uint8_t)(size >> 8);
+  memset(all + 10, ' ', size);
+  memcpy(all + 10, head, (size_t)n);
+  all[10 + size - 1] = '\n';
+  if (bytes) memcpy(all + 10 + size, data, bytes);
+  put(name, all, 10 + size + bytes);
+  free(all);
+}
+
+/* A picture whose pixels are pixel(number, ...), as PNG. */
+static void put_png(const char *name, size_t number, int rows, int columns)
+{
+  uint8_t *rgb = (uint8_t *)malloc((size_t)(rows * columns) * 3);
+  int i;
+  for (i = 0; i < rows * columns * 3; i++)
+    rgb[i] = pixel(number, i % 3, i / 3 / columns, i / 3 % columns);
+  if (image_save_png(at(name), rgb, rows, columns, error, sizeof error) != 0) {
+    printf("%s\n", error);
+    exit(2);
+  }
+  free(rgb);
+}
+
+typedef struct bytes {
+  uint8_t data[40000];
+  size_t  count;
+} bytes;
+
+static void collect(void *user, void *data, int size)
+{
+  bytes *b = (bytes *)user;
+  if (b->count + (size_t)size > sizeof b->data) exit(2);
+  memcpy(b->data + b->count, data, (size_t)size);
+  b->count += (size_t)size;
+}
+
+static dataset_desc load_desc(const char *path, dataset_split split)
+{
+  dataset_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.path = path;
+  desc.split = split;
+  return desc;
+}
+
+/* Loads or fails the running test; the set is zeroed then. */
+static dataset load(const char *path, dataset_split split, int side)
+{
+  dataset data;
+  dataset_desc desc = load_desc(path, split);
+  desc.rows = side;
+  if (dataset_load(&data, &desc, error, sizeof error) != 0) {
+    test_errors++;
+    printf("%s\n", error);
+  }
+  return data;
+}
+
+/* The load must fail, and the sentence hold all the words, which end with a null. */
+static void refused(const dataset_desc *desc, ...)
+{
+  dataset data;
+  va_list words;
+  const char *word;
+  error[0] = 0;
+  if (dataset_load(&data, desc, error, sizeof error) == 0) {
+    test_errors++;
+    printf("%s was loaded, and should not have been\n", desc->path);
+  }
+  CHECK(data.pictures == NULL && data.count == 0);
+  va_start(words, desc);
+  while ((word = va_arg(words, const char *)) != NULL)
+    if (!strstr(error, word)) {
+      test_errors++;
+      printf("\"%s\" is not in \"%s\"\n", word, error);
+    }
+  va_end(words);
+}
+
+/* Whether picture `index` of the set is the picture of that number, of the set's own size. */
+static int is_picture(const dataset *data, size_t index, size_t number, int grey)
+{
+  const uint8_t *rgb = data->pictures + index * (size_t)(data->rows * data->columns) * 3;
+  int i;
+  for (i = 0; i < data->rows * data->columns * 3; i++)
+    if (rgb[i] != pixel(number, grey ? 0 : i % 3, i / 3 / data->columns, i / 3 % data->columns))
+      return 0;
+  return 1;
+}
+
+/* ---- CIFAR ---------------------------------------------------------------------------------- */
+
+static void make_cifar10(void)
+{
+  folder("c10");
+  put_cifar("c10/data_batch_1.bin", 0, 50, 1, 10);
+  put_cifar("c10/data_batch_2.first30.bin", 50, 30, 1, 10);
+  put_cifar("c10/test_batch.bin", 80, 12, 1, 10);
+}
+
+TEST(cifar10_pixels_labels_parts)
+{
+  dataset data;
+  size_t i;
+  make_cifar10();
+  data = load(at("c10"), DATASET_TRAIN_ALL, 0);
+  CHECK_INT(data.kind, DATASET_CIFAR10);
+  CHECK_INT(data.count, 80);
+  CHECK_INT(data.rows, 32);
+  CHECK_INT(data.columns, 32);
+  CHECK_INT(data.classes, 10);
+  for (i = 0; i < data.count; i++) {
+    CHECK(is_picture(&data, i, i, 0));
+    CHECK_INT(data.labels[i], i % 10);
+  }
+  CHECK(data.names && strcmp(data.names[3], "cat") == 0);
+  dataset_free(&data);
+  CHECK(data.names == NULL);
+  data = load(at("c10"), DATASET_TEST, 0);
+  CHECK_INT(data.count, 12);
+  for (i = 0; i < data.count; i++) CHECK(is_picture(&data, i, 80 + i, 0));
+  dataset_free(&data);
+  data = load(at("c10"), DATASET_ALL, 0);
+  CHECK_INT(data.count, 92);
+  dataset_free(&data);
+  put("c10/batches.meta.txt", "a\r\nb\nc\nd\ne\n\nf\ng\nh\ni\nj\n", 23);
+  data = load(at("c10"), DATASET_TEST, 0);
+  CHECK(data.names && strcmp(data.names[0], "a") == 0 && strcmp(data.names[9], "j") == 0);
+  dataset_free(&data);
+}
+
+TEST(cifar_reduced_is_area_mean)
+{
+  dataset data;
+  int y, x, c, worst = 0;
+  make_cifar10();
+  data = load(at("c10"), DATASET_TEST, 16);
+  for (y = 0; y < 16; y++)
+    for (x = 0; x < 16; x++)
+      for (c = 0; c < 3; c++) {
+        int sum = pixel(80, c, 2 * y, 2 * x) + pixel(80, c, 2 * y, 2 * x + 1) +
+                  pixel(80, c, 2 * y + 1, 2 * x) + pixel(80, c, 2 * y + 1, 2 * x + 1);
+        int off = abs(4 * data.pictures[(y * 16 + x) * 3 + c] - sum);
+        if (off > worst) worst = off;
+      }
+  CHECK(worst <= 2);                         /* of 4: rounded to nearest */
+  dataset_free(&data);
+}
+
+TEST(cifar100_takes_the_fine_label)
+{
+  dataset data;
+  size_t i;
+  folder("c100");
+  put_cifar("c100/train.first130.bin", 0, 130, 2, 100);
+  put_cifar("c100/test.bin", 130, 7, 2, 100);
+  data = load(at("c100"), DATASET_TRAIN_ALL, 0);
+  CHECK_INT(data.kind, DATASET_CIFAR100);
+  CHECK_INT(data.count, 130);
+  CHECK_INT(data.classes, 100);
+  for (i = 0; i < data.count; i++) {
+    CHECK(is_picture(&data, i, i, 0));
+    CHECK_INT(data.labels[i], i % 100);
+  }
+  CHECK(data.names && strcmp(data.names[42], "42") == 0);    /* no file of names */
+  dataset_free(&data);
+  data = load(at("c100/test.bin"), DATASET_TEST, 0);         /* one file, all of it */
+  CHECK_INT(data.count, 7);
+  CHECK(is_picture(&data, 6, 136, 0));
+  dataset_free(&data);
+}
+
+/* ---- splits --------------------------------------------------------------------------------- */
+
+/* Number of the picture at `index`, of 0..255: 37 is odd, so the first byte tells. */
+static int number_of(const dataset *data, size_t index)
+{
+  int byte = data->pictures[index * (size_t)(data->rows * data->columns) * 3], n;
+  for (n = 0; n < 256; n++)
+    if (pixel((size_t)n, 0, 0, 0) == byte) return n;
+  return -1;
+}
+
+TEST(split_is_stratified_seeded_and_complete)
+{
+  dataset train, validation, other, few;
+  dataset_desc desc;
+  int seen[92] = {0}, of_class[10] = {0}, same = 1;
+  size_t i;
+  make_cifar10();
+  train = load(at("c10"), DATASET_TRAIN, 0);
+  validation = load(at("c10"), DATASET_VALIDATION, 0);
+  CHECK_INT(train.count, 72);
+  CHECK_INT(validation.count, 8);
+  for (i = 0; i < train.count; i++) seen[number_of(&train, i)]++;
+  for (i = 0; i < validation.count; i++) seen[number_of(&validation, i)]++;
+  for (i = 0; i < 92; i++) CHECK_INT(seen[i], i < 80);       /* each once, none of the test part */
+  for (i = 0; i < validation.count; i++) of_class[validation.labels[i]]++;
+  for (i = 0; i < 10; i++) CHECK(of_class[i] <= 1);          /* 0.8 a class, 8 in all */
+  for (i = 1; i < train.count; i++) CHECK(number_of(&train, i) > number_of(&train, i - 1));
+  dataset_free(&train);
+
+  desc = load_desc(at("c10"), DATASET_VALIDATION);
+  desc.seed = 1;
+  CHECK_INT(dataset_load(&other, &desc, error, sizeof error), 0);
+  for (i = 0; i < 8 && i < other.count; i++)
+    if (number_of(&other, i) != number_of(&validation, i)) same = 0;
+  CHECK(!same);
+  dataset_free(&other);
+
+  desc.seed = 0;
+  desc.limit = 3;
+  CHECK_INT(dataset_load(&few, &desc, error, sizeof error), 0);
+  CHECK_INT(few.count, 3);
+  CHECK_INT(few.available, 8);
+  for (i = 0; i < 3 && i < few.count; i++)
+    CHECK_INT(number_of(&few, i), number_of(&validation, i));
+  dataset_free(&few);
+  dataset_free(&validation);
+
+  desc.limit = 0;
+  desc.hold_out = 0.25;
+  CHECK_INT(dataset_load(&other, &desc, error, sizeof error), 0);
+  CHECK_INT(other.count, 20);
+  for (i = 0; i < 10; i++) of_class[i] = 0;
+  for (i = 0; i < other.count; i++) of_class[other.labels[i]]++;
+  for (i = 0; i < 10; i++) CHECK_INT(of_class[i], 2);
+  dataset_free(&other);
+}
+
+TEST(a_set_without_test_part_is_split_in_three)
+{
+  dataset part[3];
+  int seen[50] = {0}, s;
+  size_t i, total = 0;
+  make_cifar10();
+  for (s = 0; s < 3; s++) {
+    part[s] = load(at("c10/data_batch_1.bin"), (dataset_split)s, 0);
+    for (i = 0; i < part[s].count; i++) seen[number_of(&part[s], i)]++;
+    total += part[s].count;
+  }
+  CHECK_INT(total, 50);
+  CHECK_INT(part[DATASET_TEST].count, 5);
+  CHECK_INT(part[DATASET_VALIDATION].count, 5);              /* 4.5, rounded */
+  for (i = 0; i < 50; i++) CHECK_INT(seen[i], 1);
+  for (s = 0; s < 3; s++) dataset_free(&part[s]);
+}
+
+/* ---- STL-10 and idx ------------------------------------------------------------------------- */
+
+TEST(stl10_planes_are_stored_by_columns)
+{
+  uint8_t *all = (uint8_t *)malloc(27648 * 3), *to = all, labels[3] = {1, 10, 4};
+  dataset data;
+  int c, y, x, worst = 0;
+  size_t i;
+  folder("stl");
+  for (i = 0; i < 3; i++)
+    for (c = 0; c < 3; c++)
+      for (x = 0; x < 96; x++)
+        for (y = 0; y < 96; y++) *to++ = pixel(i, c, y, x);
+  put("stl/train_X.bin", all, 27648 * 3);
+  put("stl/train_y.bin", labels, 3);
+  put("stl/test_X.bin", all + 27648, 27648);
+  put("stl/test_y.bin", labels + 1, 1);
+  data = load(at("stl"), DATASET_TRAIN_ALL, 96);
+  CHECK_INT(data.kind, DATASET_STL10);
+  CHECK_INT(data.count, 3);
+  for (i = 0; i < data.count; i++) {
+    CHECK(is_picture(&data, i, i, 0));
+    CHECK_INT(data.labels[i], labels[i] - 1);
+  }
+  CHECK(data.names && strcmp(data.names[9], "truck") == 0);
+  dataset_free(&data);
+  data = load(at("stl"), DATASET_TEST, 0);                   /* 32 x 32, as in the paper */
+  CHECK_INT(data.rows, 32);
+  for (y = 0; y < 32; y++)
+    for (x = 0; x < 32; x++) {
+      int sum = 0, dy, dx, off;
+      for (dy = 0; dy < 3; dy++)
+        for (dx = 0; dx < 3; dx++) sum += pixel(1, 2, 3 * y + dy, 3 * x + dx);
+      off = abs(9 * data.pictures[(y * 32 + x) * 3 + 2] - sum);
+      if (off > worst) worst = off;
+    }
+  CHECK(worst <= 6);
+  dataset_free(&data);
+  free(all);
+}
+
+static void make_idx(void)
+{
+  static uint8_t images[16 + 20 * 784], labels[8 + 20];
+  size_t i;
+  folder("idx");
+  memcpy(images, "\0\0\10\3\0\0\0\24\0\0\0\34\0\0\0\34", 16);
+  memcpy(labels, "\0\0\10\1\0\0\0\24", 8);
+  for (i = 0; i < 20 * 784; i++)
+    images[16 + i] = pixel(i / 784, 0, (int)(i % 784) / 28, (int)(i % 28));
+  for (i = 0; i < 20; i++) labels[8 + i] = (uint8_t)(i % 4);
+  put("idx/train-images-idx3-ubyte", images, sizeof images);
+  put("idx/train-labels-idx1-ubyte", labels, sizeof labels);
+  images[7] = labels[7] = 5;
+  put("idx/t10k-images-idx3-ubyte", images, 16 + 5 * 784);
+  put("idx/t10k-labels-idx1-ubyte", labels, 8 + 5);
+}
+
+TEST(idx_grey_and_padding)
+{
+  dataset data;
+  size_t i;
+  int y, x, bad = 0;
+  make_idx();
+  data = load(at("idx"), DATASET_TRAIN_ALL, 0);
+  CHECK_INT(data.kind, DATASET_IDX);
+  CHECK_INT(data.count, 20);
+  CHECK_INT(data.rows, 28);
+  CHECK_INT(data.classes, 4);
+  for (i = 0; i < data.count; i++) {
+    CHECK(is_picture(&data, i, i, 1));
+    CHECK_INT(data.labels[i], i % 4);
+  }
+  dataset_free(&data);
+  data = load(at("idx"), DATASET_TEST, 32);                  /* on black, two pixels all round */
+  CHECK_INT(data.count, 5);
+  for (y = 0; y < 32; y++)
+    for (x = 0; x < 32; x++) {
+      int inside = y >= 2 && y < 30 && x >= 2 && x < 30;
+      int want = inside ? pixel(0, 0, y - 2, x - 2) : 0;
+      if (data.pictures[(y * 32 + x) * 3 + 1] != want) bad++;
+    }
+  CHECK_INT(bad, 0);
+  dataset_free(&data);
+}
+
+/* ---- .npy ----------------------------------------------------------------------------------- */
+
+TEST(npy_pictures_in_three_layouts)
+{
+  enum { N = 4, H = 6, W = 10 };
+  static uint8_t pixels[N * H * W * 3], planes[N * 3 * H * W], grey[N * H * W];
+  dataset data;
+  const char *names[3] = {"npy/pixels.npy", "npy/planes.npy", "npy/grey.npy"};
+  int n, c, y, x, i;
+  folder("npy");
+  for (n = 0; n < N; n++)
+    for (y = 0; y < H; y++)
+      for (x = 0; x < W; x++) {
+        for (c = 0; c < 3; c++) {
+          pixels[((n * H + y) * W + x) * 3 + c] = pixel((size_t)n, c, y, x);
+          planes[((n * 3 + c) * H + y) * W + x] = pixel((size_t)n, c, y, x);
+        }
+        grey[(n * H + y) * W + x] = pixel((size_t)n, 0, y, x);
+      }
+  put_npy(names[0], "|u1", "4, 6, 10, 3", pixels, sizeof pixels);
+  put_npy(names[1], "|u1", "4, 3, 6, 10", planes, sizeof planes);
+  put_npy(names[2], "|u1", "4, 6, 10", grey, sizeof grey);
+  for (i = 0; i < 3; i++) {
+    data = load(at(names[i]), DATASET_ALL, 0);
+    CHECK_INT(data.kind, DATASET_NPY);
+    CHECK_INT(data.count, N);
+    CHECK_INT(data.rows, H);
+    CHECK_INT(data.columns, W);
+    CHECK(data.labels == NULL && data.classes == 0);
+    for (n = 0; n < N && data.pictures; n++) CHECK(is_picture(&data, (size_t)n, (size_t)n, i == 2));
+    dataset_free(&data);
+  }
+}
+
+TEST(npy_tokens_and_labels)
+{
+  static int64_t wide[5 * 9];
+  static uint16_t narrow[5 * 9];
+  static float one_hot[5 * 4];
+  int32_t labels[5] = {2, 0, 6, 1, 1};
+  dataset data;
+  dataset_desc desc;
+  int i, r;
+  folder("tok");
+  folder("tok/paper");
+  for (i = 0; i < 45; i++) {
+    wide[i] = i * 11;
+    narrow[i] = (uint16_t)(i * 11);
+  }
+  for (i = 0; i < 5; i++) one_hot[4 * i + (i * 3) % 4] = 1;
+  put_npy("tok/a.npy", "<i8", "5, 9", wide, sizeof wide);
+  put_npy("tok/b.npy", "<u2", "5, 9", narrow, sizeof narrow);
+  put_npy("tok/a.labels.npy", "<i4", "5,", labels, sizeof labels);
+  for (r = 0; r < 2; r++) {
+    data = load(at(r ? "tok/b.npy" : "tok/a.npy"), DATASET_ALL, 0);
+    CHECK_INT(data.count, 5);
+    CHECK_INT(data.rows, 3);
+    CHECK_INT(data.columns, 3);
+    CHECK_INT(data.vocabulary, 44 * 11 + 1);
+    CHECK(data.pictures == NULL && data.tokens != NULL);
+    for (i = 0; data.tokens && i < 45; i++) CHECK_INT(data.tokens[i], i * 11);
+    CHECK((data.labels != NULL) == (r == 0));
+    for (i = 0; data.labels && i < 5; i++) CHECK_INT(data.labels[i], labels[i]);
+    if (r == 0) CHECK_INT(data.classes, 7);
+    dataset_free(&data);
+  }
+  put_npy("tok/paper/toy_trX.npy", "<i8", "5, 9", wide, sizeof wide);
+  put_npy("tok/paper/toy_trY.npy", "<f4", "5, 4", one_hot, sizeof one_hot);
+  put_npy("tok/paper/toy_teX.npy", "<i8", "2, 9", wide + 9, 2 * 9 * sizeof *wide);
+  put_npy("tok/paper/toy_teY.npy", "<f4", "2, 4", one_hot + 4, 2 * 4 * sizeof *one_hot);
+  data = load(at("tok/paper"), DATASET_TEST, 0);
+  CHECK_INT(data.count, 2);
+  CHECK_INT(data.classes, 4);
+  CHECK(data.labels && data.labels[0] == 3 && data.labels[1] == 2);
+  CHECK(data.tokens && data.tokens[0] == 99);
+  dataset_free(&data);
+
+  desc = load_desc(at("tok/a.npy"), DATASET_ALL);
+  desc.rows = 2;
+  desc.columns = 4;
+  refused(&desc, "a.npy", "9", "2 x 4", NULL);
+  wide[20] = 70000;
+  put_npy("tok/a.npy", "<i8", "5, 9", wide, sizeof wide);
+  desc.rows = desc.columns = 0;
+  refused(&desc, "a.npy", "70000", "65534", NULL);
+  put_npy("tok/c.npy", "<i8", "9, 5", wide, sizeof wide);
+  desc.path = at("tok/c.npy");
+  refused(&desc, "c.npy", "5", "square", NULL);
+  put_npy("tok/d.npy", "<f4", "5, 4", one_hot, sizeof one_hot);
+  desc.path = at("tok/d.npy");
+  refused(&desc, "d.npy", "[5,4]", "[N,T]", NULL);
+  put_npy("tok/b.labels.npy", "<i4", "4,", labels, 16);
+  desc.path = at("tok/b.npy");
+  refused(&desc, "b.labels.npy", "[4]", "[5]", NULL);
+}
+
+/* ---- folders -------------------------------------------------------------------------------- */
+
+typedef struct warnings {
+  int  count;
+  char all[4000];
+} warnings;
+
+static void keep_warning(void *user, const char *sentence)
+{
+  warnings *w = (warnings *)user;
+  w->count++;
+  strncat(w->all, sentence, sizeof w->all - strlen(w->all) - 2);
+  strcat(w->all, "\n");
+}
+
+static void make_folder(void)
+{
+  bytes jpeg;
+  uint8_t rgb[24 * 16 * 3];
+  int i;
+  folder("classes");
+  folder("classes/bee");
+  folder("classes/ant");
+  folder("classes/cow");
+  folder("classes/cow/images");              /* as in Tiny ImageNet */
+  folder("classes/empty");
+  put_png("classes/bee/1.png", 0, 8, 8);
+  put_png("classes/bee/2.PNG", 1, 8, 8);
+  put_png("classes/ant/1.png", 2, 8, 8);
+  put_png("classes/ant/2.png", 3, 8, 8);
+  put_png("classes/ant/3.png", 4, 8, 8);
+  put_png("classes/cow/images/1.png", 5, 8, 8);
+  put("classes/ant/note.txt", "no picture", 10);
+  put("classes/ant/.hidden.png", "no picture", 10);
+  for (i = 0; i < 24 * 16 * 3; i++) rgb[i] = (uint8_t)(i * 7 + i / 50);
+  jpeg.count = 0;
+  stbi_write_jpg_to_func(collect, &jpeg, 24, 16, 3, rgb, 95);
+  folder("bad");
+  put_png("bad/good.png", 6, 8, 8);
+  put("bad/empty.jpg", "", 0);
+  put("bad/half.jpg", jpeg.data, jpeg.count / 2);
+  put("bad/words.jpeg", "these are words, not a picture", 30);
+  put_png("bad/small.png", 7, 8, 7);
+  put("bad/whole.jpg", jpeg.data, jpeg.count);
+}
+
+TEST(folder_per_class)
+{
+  dataset data;
+  static const int order[6] = {2, 0, 5, 3, 1, 4}, labels[6] = {0, 1, 2, 0, 1, 0};
+  size_t i;
+  make_folder();
+  data = load(at("classes"), DATASET_ALL, 8);
+  CHECK_INT(data.kind, DATASET_FOLDER);
+  CHECK_INT(data.count, 6);
+  CHECK_INT(data.classes, 3);
+  CHECK(data.names && strcmp(data.names[0], "ant") == 0 && strcmp(data.names[2], "cow") == 0);
+  for (i = 0; i < data.count; i++) {         /* classes take turns */
+    CHECK(is_picture(&data, i, (size_t)order[i], 0));
+    CHECK_INT(data.labels[i], labels[i]);
+  }
+  dataset_free(&data);
+  data = load(at("classes/ant"), DATASET_ALL, 8);
+  CHECK_INT(data.count, 3);
+  CHECK(data.labels == NULL);
+  dataset_free(&data);
+  data = load(at("classes/bee/1.png"), DATASET_TEST, 8);
+  CHECK_INT(data.count, 1);
+  CHECK(is_picture(&data, 0, 0, 0));
+  dataset_free(&data);
+}
+
+TEST(folder_with_train_and_val)
+{
+  dataset data;
+  dataset_desc desc;
+  warnings w;
+  int n;
+  char name[64];
+  folder("parts");
+  folder("parts/train");
+  folder("parts/val");
+  folder("parts/test");
+  for (n = 0; n < 20; n++) {
+    snprintf(name, sizeof name, "parts/train/n0%d", 1 + n % 2);
+    folder(name);
+    snprintf(name, sizeof name, "parts/train/n0%d/%02d.png", 1 + n % 2, n);
+    put_png(name, (size_t)n, 4, 4);
+  }
+  folder("parts/val/n02");
+  put_png("parts/val/n02/a.png", 50, 4, 4);
+  put_png("parts/test/unlabelled.png", 60, 4, 4);
+  put("parts/words.txt", "n00\tnothing\nn02\tgoldfish, Carassius auratus\nn03\tx\n", 51);
+  memset(&w, 0, sizeof w);
+  desc = load_desc(at("parts"), DATASET_TEST);
+  desc.rows = 4;
+  desc.warn = keep_warning;
+  desc.warn_user = &w;
+  CHECK_INT(dataset_load(&data, &desc, error, sizeof error), 0);
+  CHECK_INT(w.count, 1);                     /* test/ has no classes */
+  CHECK(strstr(w.all, "parts/test") != NULL);
+  CHECK_INT(data.count, 1);
+  CHECK(is_picture(&data, 0, 50, 0));
+  CHECK_INT(data.labels ? data.labels[0] : -1, 1);
+  CHECK(data.names && strcmp(data.names[0], "n01") == 0 && strcmp(data.names[1], "goldfish") == 0);
+  dataset_free(&data);
+  data = load(at("parts"), DATASET_TRAIN, 4);
+  CHECK_INT(data.count, 18);
+  dataset_free(&data);
+  data = load(at("parts"), DATASET_VALIDATION, 4);
+  CHECK_INT(data.count, 2);                  /* one of each class */
+  CHECK_INT(data.labels[0] + data.labels[1], 1);
+  dataset_free(&data);
+  folder("parts/val/n09");
+  put_png("parts/val/n09/b.png", 51, 4, 4);
+  refused(&desc, "n09", "2 classes", NULL);
+  dataset__remove(at("parts/val/n09"));
+  folder("parts/test/n01");                  /* all three parts: taken at their word */
+  put_png("parts/test/n01/c.png", 70, 4, 4);
+  data = load(at("parts"), DATASET_TEST, 4);
+  CHECK(data.count == 1 && is_picture(&data, 0, 70, 0));
+  dataset_free(&data);
+  data = load(at("parts"), DATASET_VALIDATION, 4);
+  CHECK(data.count == 1 && is_picture(&data, 0, 50, 0));
+  dataset_free(&data);
+}
+
+TEST(bad_pictures_are_named_and_counted)
+{
+  dataset data;
+  dataset_desc desc;
+  warnings w;
+  make_folder();
+  memset(&w, 0, sizeof w);
+  desc = load_desc(at("bad"), DATASET_ALL);
+  desc.rows = 8;
+  desc.warn = keep_warning;
+  desc.warn_user = &w;
+  CHECK_INT(dataset_load(&data, &desc, error, sizeof error), 0);
+  CHECK_INT(data.count, 2);
+  CHECK_INT(data.broken, 3);
+  CHECK_INT(data.small, 1);
+  CHECK_INT(w.count, 4);
+  CHECK(is_picture(&data, 0, 6, 0));
+  CHECK(strstr(w.all, "empty.jpg: the file has 0 bytes") != NULL);
+  CHECK(strstr(w.all, "half.jpg: the JPEG stops after") != NULL);
+  CHECK(strstr(w.all, "words.jpeg: not a JPEG") != NULL);
+  CHECK(strstr(w.all, "small.png: 7 x 8 pixels, smaller than the 8 x 8") != NULL);
+  dataset_free(&data);
+  desc.enlarge = 1;
+  CHECK_INT(dataset_load(&data, &desc, error, sizeof error), 0);
+  CHECK_INT(data.count, 3);
+  dataset_free(&data);
+  desc.enlarge = 0;
+  remove(at("bad/good.png"));
+  remove(at("bad/whole.jpg"));
+  refused(&desc, "bad", "none of 4", "3 corrupt", "1 too small", NULL);
+}
+
+/* Tasks in the wrong order, with many worker numbers. */
+static void backwards(void *user, igpt_task *task, void *arg, size_t count)
+{
+  (void)user;
+  while (count-- > 0) task(arg, count, (int)(count % 7));
+}
+
+static int stop_late(void *user, double done)
+{
+  *(double *)user = done;
+  return done > 0.5;
+}
+
+TEST(runner_and_watch)
+{
+  dataset a, b;
+  dataset_desc desc;
+  double done = 0;
+  make_folder();
+  desc = load_desc(at("bad"), DATASET_ALL);
+  desc.rows = 8;
+  CHECK_INT(dataset_load(&a, &desc, error, sizeof error), 0);
+  desc.runner.run = backwards;
+  desc.runner.workers = 7;
+  CHECK_INT(dataset_load(&b, &desc, error, sizeof error), 0);
+  CHECK(a.count == b.count && memcmp(a.pictures, b.pictures, a.count * 8 * 8 * 3) == 0);
+  dataset_free(&a);
+  dataset_free(&b);
+  memset(&desc.runner, 0, sizeof desc.runner);
+  desc.watch.poll = stop_late;
+  desc.watch.user = &done;
+  refused(&desc, "stopped", NULL);
+  CHECK(done > 0.5 && done < 1);
+}
+
+/* ---- EXIF ----------------------------------------------------------------------------------- */
+
+/* EXIF says which side of the upright picture row 0 and column 0 of the stored one are at. */
+static void stored_position(int orientation, int rows, int columns, int r, int c, int *y, int *x)
+{
+  switch (orientation) {
+    case 2: *y = r, *x = columns - 1 - c; break;             /* top, right */
+    case 3: *y = rows - 1 - r, *x = columns - 1 - c; break;  /* bottom, right */
+    case 4: *y = rows - 1 - r, *x = c; break;                /* bottom, left */
+    case 5: *y = c, *x = r; break;                           /* left, top */
+    case 6: *y = c, *x = columns - 1 - r; break;             /* right, top */
+    case 7: *y = rows - 1 - c, *x = columns - 1 - r; break;  /* right, bottom */
+    case 8: *y = rows - 1 - c, *x = r; break;                /* left, bottom */
+    default: *y = r, *x = c; break;                          /* top, left */
+  }
+}
+
+/* Flat 8 x 8 blocks, which JPEG keeps. */
+static uint8_t block(int y, int x, int channel)
+{
+  static const uint8_t level[6] = {20, 220, 90, 160, 250, 55};
+  return level[(y / 8 * 3 + x / 8 + 2 * channel) % 6];
+}
+
+static void with_exif(bytes *out, const bytes *jpeg, int orientation, int big_endian)
+{
+  static const uint8_t little[32] = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0, 'I', 'I', 42, 0,
+                                     8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0};
+  static const uint8_t big[32] = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42,
+                                  0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0};
+  memcpy(out->data, jpeg->data, 2);
+  memcpy(out->data + 2, big_endian ? big : little, 32);
+  out->data[2 + 28 + (big_endian ? 1 : 0)] = (uint8_t)orientation;
+  memset(out->data + 34, 0, 4);              /* no further directory */
+  memcpy(out->data + 38, jpeg->data + 2, jpeg->count - 2);
+  out->count = jpeg->count + 36;
+}
+
+TEST(exif_orientations_stand_upright)
+{
+  enum { ROWS = 16, COLUMNS = 24 };
+  static bytes jpeg, exif;
+  static uint8_t rgb[ROWS * COLUMNS * 3];
+  int o, r, c, k, y, x;
+  for (o = 1; o <= 8; o++) {
+    int rows = o >= 5 ? COLUMNS : ROWS, columns = o >= 5 ? ROWS : COLUMNS, worst = 0;
+    image picture;
+    for (r = 0; r < rows; r++)
+      for (c = 0; c < columns; c++) {
+        stored_position(o, ROWS, COLUMNS, r, c, &y, &x);
+        for (k = 0; k < 3; k++) rgb[(r * columns + c) * 3 + k] = block(y, x, k);
+      }
+    jpeg.count = 0;
+    stbi_write_jpg_to_func(collect, &jpeg, columns, rows, 3, rgb, 100);
+    with_exif(&exif, &jpeg, o, o & 1);
+    CHECK_INT(image_orientation(exif.data, exif.count), o);
+    CHECK_INT(image_decode(&picture, exif.data, exif.count, "x.jpg", error, sizeof error), 0);
+    CHECK_INT(picture.rows, ROWS);
+    CHECK_INT(picture.columns, COLUMNS);
+    for (r = 0; picture.rows == ROWS && r < ROWS * COLUMNS * 3; r++) {
+      int off = abs(picture.rgb[r] - block(r / 3 / COLUMNS, r / 3 % COLUMNS, r % 3));
+      if (off > worst) worst = off;
+    }
+    CHECK(worst <= 6);
+    image_free(&picture);
+  }
+}
+
+TEST(broken_exif_is_ignored)
+{
+  static bytes jpeg, exif;
+  static uint8_t rgb[8 * 8 * 3];
+  uint8_t *copy;
+  size_t n, i;
+  igpt_rng rng = igpt_rng_seed(5, 0);
+  jpeg.count = 0;
+  stbi_write_jpg_to_func(collect, &jpeg, 8, 8, 3, rgb, 90);
+  with_exif(&exif, &jpeg, 6, 0);
+  for (n = 0; n < 80; n++) {                 /* every prefix, in a block of exactly that size */
+    copy = (uint8_t *)malloc(n ? n : 1);
+    memcpy(copy, exif.data, n);
+    CHECK_INT(image_orientation(copy, n), n < 38 ? 1 : 6);
+    free(copy);
+  }
+  copy = (uint8_t *)malloc(60);
+  for (n = 0; n < 20000; n++) {              /* damage: any answer of 1..8, no access outside */
+    int o;
+    memcpy(copy, exif.data, 60);
+    for (i = 0; i < 3; i++)
+      copy[igpt_rng_below(&rng, 40)] = (uint8_t)igpt_rng_below(&rng, 256);
+    o = image_orientation(copy, 60);
+    if (o < 1 || o > 8) CHECK_INT(o, 1);
+  }
+  free(copy);
+  with_exif(&exif, &jpeg, 9, 0);
+  CHECK_INT(image_orientation(exif.data, exif.count), 1);
+  with_exif(&exif, &jpeg, 0, 1);
+  CHECK_INT(image_orientation(exif.data, exif.count), 1);
+}
+
+TEST(damaged_pictures_are_refused_or_decoded)
+{
+  static bytes jpeg;
+  static uint8_t rgb[24 * 16 * 3];
+  uint8_t *copy, *png;
+  int size = 0, round, i;
+  size_t n;
+  image picture;
+  igpt_rng rng = igpt_rng_seed(6, 0);
+  for (i = 0; i < 24 * 16 * 3; i++) rgb[i] = (uint8_t)(i * 7);
+  jpeg.count = 0;
+  stbi_write_jpg_to_func(collect, &jpeg, 24, 16, 3, rgb, 90);
+  png = stbi_write_png_to_mem(rgb, 72, 24, 16, 3, &size);
+  for (n = 0; n < jpeg.count; n += 7) {      /* no prefix of a JPEG is a picture */
+    CHECK(image_decode(&picture, jpeg.data, n, "x.jpg", error, sizeof error) != 0);
+    CHECK(strncmp(error, "x.jpg: ", 7) == 0);
+  }
+  for (n = 0; n + 12 < (size_t)size; n += 7) {
+    CHECK(image_decode(&picture, png, n, "x.png", error, sizeof error) != 0);
+    image_free(&picture);
+  }
+  for (round = 0; round < 400; round++) {
+    size_t count = round & 1 ? jpeg.count : (size_t)size;
+    copy = (uint8_t *)malloc(count);
+    memcpy(copy, round & 1 ? jpeg.data : png, count);
+    for (i = 0; i < 2; i++)
+      copy[igpt_rng_below(&rng, (uint32_t)count)] = (uint8_t)igpt_rng_below(&rng, 256);
+    if (image_decode(&picture, copy, count, "x.jpg", error, sizeof error) == 0)
+      CHECK(picture.rgb != NULL && picture.rows > 0 && picture.columns > 0);
+    else
+      CHECK(picture.rgb == NULL);
+    image_free(&picture);
+    free(copy);
+  }
+  STBIW_FREE(png);
+}
+
+TEST(transparency_is_laid_over_white)
+{
+  uint8_t rgba[4 * 4] = {10, 20, 30, 255, 10, 20, 30, 0, 0, 0, 0, 128, 200, 100, 0, 64};
+  uint8_t grey[2 * 2] = {40, 255, 40, 0};
+  int size = 0;
+  uint8_t *png = stbi_write_png_to_mem(rgba, 16, 4, 1, 4, &size);
+  image picture;
+  CHECK_INT(image_decode(&picture, png, (size_t)size, "x.png", error, sizeof error), 0);
+  CHECK_INT(picture.rgb[2], 30);
+  CHECK_INT(picture.rgb[3], 255);
+  CHECK_INT(picture.rgb[6], 127);
+  CHECK_INT(picture.rgb[9], 241);            /* (200 * 64 + 255 * 191) / 255 = 241.2 */
+  image_free(&picture);
+  STBIW_FREE(png);
+  png = stbi_write_png_to_mem(grey, 4, 2, 1, 2, &size);
+  CHECK_INT(image_decode(&picture, png, (size_t)size, "x.png", error, sizeof error), 0);
+  CHECK(picture.rgb[0] == 40 && picture.rgb[2] == 40 && picture.rgb[3] == 255);
+  image_free(&picture);
+  STBIW_FREE(png);
+}
+
+TEST(fit_takes_the_centre)
+{
+  static uint8_t wide[4 * 10 * 3], to[4 * 4 * 3], odd[2 * 3 * 3];
+  int i, rows, columns;
+  for (i = 0; i < 4 * 10 * 3; i++) wide[i] = (uint8_t)(i / 3 % 10);
+  CHECK_INT(image_fit(to, 4, 4, wide, 4, 10), 0);
+  for (i = 0; i < 16; i++) CHECK_INT(to[3 * i], 3 + i % 4);
+  CHECK_INT(image_fit(odd, 2, 3, wide, 4, 10), 0);           /* the window is 4 x 6, at column 2 */
+  for (i = 0; i < 3; i++) CHECK_NEAR(odd[3 * i], 2.5 + 2 * i, 0.51);
+  image_window(&rows, &columns, 32, 32, 375, 500);
+  CHECK(rows == 375 && columns == 375);
+  image_window(&rows, &columns, 16, 32, 375, 500);
+  CHECK(rows == 250 && columns == 500);
+}
+
+/* Four photographs that were turned in the camera's four ways; where they are not at hand, no
+   verdict. */
+TEST(real_photographs_agree)
+{
+  static const char *const names[2][4] = {
+    {"Landscape_1.jpg", "Landscape_3.jpg", "Landscape_6.jpg", "Landscape_8.jpg"},
+    {"Portrait_1.jpg", "Portrait_3.jpg", "Portrait_6.jpg", "Portrait_8.jpg"}};
+  static uint8_t rgb[4][32 * 32 * 3];
+  int set, i, p;
+  for (set = 0; set < 2; set++) {
+    for (i = 0; i < 4; i++) {
+      char path[200];
+      image picture;
+      struct stat status;
+      snprintf(path, sizeof path, "../shared/data/photos/exif/%s", names[set][i]);
+      if (stat(path, &status) != 0) SKIP("../shared/data/photos/exif is not there");
+      CHECK_INT(image_load(&picture, path, error, sizeof error), 0);
+      CHECK((picture.columns > picture.rows) == (set == 0));
+      CHECK_INT(image_fit(rgb[i], 32, 32, picture.rgb, picture.rows, picture.columns), 0);
+      image_free(&picture);
+    }
+    for (i = 1; i < 4; i++) {
+      double sum = 0;
+      for (p = 0; p < 32 * 32 * 3; p++) sum += abs(rgb[i][p] - rgb[0][p]);
+      CHECK(sum / (32 * 32 * 3) < 3);
+    }
+  }
+}
+
+/* ---- augmentation --------------------------------------------------------------------------- */
+
+TEST(reflection_by_hand)
+{
+  /* 0 1 2 3 / 4 5 6 7 / 8 9 10 11 padded by one all round is
+     5 4 5 6 7 6 / 1 0 1 2 3 2 / 5 4 5 6 7 6 / 9 8 9 10 11 10 / 5 4 5 6 7 6 */
+  static const uint8_t corner[12] = {5, 4, 5, 6, 1, 0, 1, 2, 5, 4, 5, 6};
+  static const uint8_t end[12] = {5, 6, 7, 6, 9, 10, 11, 10, 5, 6, 7, 6};
+  static const uint8_t mirrored[12] = {6, 7, 6, 5, 2, 3, 2, 1, 6, 7, 6, 5};
+  uint8_t from[36], to[36];
+  int i;
+  for (i = 0; i < 36; i++) from[i] = (uint8_t)(i / 3);
+  dataset_crop(to, from, 3, 4, 1, 1, 0, 0, 0);
+  for (i = 0; i < 36; i++) CHECK_INT(to[i], corner[i / 3]);
+  dataset_crop(to, from, 3, 4, 1, 1, 2, 2, 0);
+  for (i = 0; i < 36; i++) CHECK_INT(to[i], end[i / 3]);
+  dataset_crop(to, from, 3, 4, 1, 1, 0, 0, 1);
+  for (i = 0; i < 36; i++) CHECK_INT(to[i], mirrored[i / 3]);
+  dataset_crop(to, from, 3, 4, 1, 1, 1, 1, 0);
+  CHECK(memcmp(to, from, 36) == 0);
+}
+
+TEST(pad_crop_mirror_draws_all_crops)
+{
+  static uint8_t from[32 * 32 * 3], to[32 * 32 * 3], again[32 * 32 * 3];
+  int seen[2][9][9], i, mirror, row, column, kinds = 0;
+  igpt_rng rng = igpt_rng_seed(3, 1), copy;
+  memset(seen, 0, sizeof seen);
+  for (i = 0; i < 32 * 32 * 3; i++)          /* the row and the column of every pixel */
+    from[i] = (uint8_t)(i % 3 == 0 ? i / 96 : i / 3 % 32);
+  for (i = 0; i < 3000; i++) {
+    copy = rng;
+    dataset_pad_crop_mirror(to, from, 32, 32, &rng);
+    if (i == 100) {                            /* from the generator's state alone */
+      dataset_pad_crop_mirror(again, from, 32, 32, &copy);
+      CHECK(memcmp(to, again, sizeof to) == 0);
+    }
+    row = to[(16 * 32 + 16) * 3] - 16 + 4;
+    mirror = to[(16 * 32 + 17) * 3 + 1] < to[(16 * 32 + 16) * 3 + 1];
+    column = to[(16 * 32 + 16) * 3 + 1];
+    column = (mirror ? 31 - column : column) - 16 + 4;
+    if (row < 0 || row > 8 || column < 0 || column > 8) {
+      CHECK(0);
+      return;
+    }
+    seen[mirror][row][column]++;
+  }
+  for (i = 0; i < 162; i++) kinds += seen[i / 81][i / 9 % 9][i % 9] > 0;
+  CHECK_INT(kinds, 162);                     /* 18 draws each on average */
+}
+
+TEST(resize_crop_zooms_between_256_and_384)
+{
+  enum { ROWS = 96, COLUMNS = 160, SIDE = 16 };
+  static uint8_t rgb[ROWS * COLUMNS * 3], to[SIDE * SIDE * 3], again[SIDE * SIDE * 3];
+  dataset data;
+  dataset_desc desc;
+  igpt_rng rng = igpt_rng_seed(9, 9), copy;
+  double narrow = 1e9, wide = 0, first = 1e9, last = 0;
+  int i;
+  folder("zoom");
+  for (i = 0; i < ROWS * COLUMNS * 3; i++) rgb[i] = (uint8_t)(i / 3 % COLUMNS);
+  CHECK_INT(image_save_png(at("zoom/a.png"), rgb, ROWS, COLUMNS, error, sizeof error), 0);
+  desc = load_desc(at("zoom"), DATASET_ALL);
+  desc.rows = SIDE;
+  desc.augment = DATASET_RESIZE_CROP;
+  CHECK_INT(dataset_load(&data, &desc, error, sizeof error), 0);
+  CHECK_INT(data.large_size[0], 28);         /* 16 * 384 / 224, up */
+  CHECK_INT(data.large_size[1], 47);
+  for (i = 0; i < 600; i++) {
+    double across;
+    copy = rng;
+    CHECK_INT(dataset_picture(&data, to, 0, DATASET_RESIZE_CROP, &rng), 0);
+    if (i == 50) {
+      CHECK_INT(dataset_picture(&data, again, 0, DATASET_RESIZE_CROP, &copy), 0);
+      CHECK(memcmp(to, again, sizeof to) == 0);
+    }
+    across = (to[3 * (SIDE - 1)] - to[0]) * (double)SIDE / (SIDE - 1);    /* columns of the file */
+    if (across < narrow) narrow = across;
+    if (across > wide) wide = across;
+    if (to[0] < first) first = to[0];
+    if (to[3 * (SIDE - 1)] > last) last = to[3 * (SIDE - 1)];
+  }
+  CHECK_NEAR(narrow, 96 * 224 / 384.0, 5);
+  CHECK_NEAR(wide, 96 * 224 / 256.0, 5);
+  CHECK(first < 8 && last > 151);            /* crops come from the whole picture, not its centre */
+  CHECK_INT(dataset_picture(&data, to, 0, DATASET_PLAIN, NULL), 0);
+  CHECK(memcmp(to, data.pictures, sizeof to) == 0);
+  CHECK_NEAR(to[0], 32 + 2.5, 1);            /* the centre: columns 32 to 128 */
+  CHECK_INT(dataset_picture(&data, to, 1, DATASET_PLAIN, NULL), -1);
+  CHECK_INT(dataset_picture(&data, to, 0, DATASET_RESIZE_CROP, NULL), -1);
+  dataset_free(&data);
+}
+
+/* ---- bad input ------------------------------------------------------------------------------ */
+
+TEST(refusals_name_file_and_values)
+{
+  dataset_desc desc;
+  static uint8_t zeros[3073 * 3];
+  make_cifar10();
+  make_idx();
+  desc = load_desc(at("nowhere"), DATASET_TRAIN);
+  refused(&desc, HERE "/nowhere", "No such file", NULL);
+  desc.path = NULL;
+  refused(&desc, "path", NULL);
+  folder("cut");
+  put("cut/data_batch_1.bin", zeros, 3073 * 3 - 100);
+  desc.path = at("cut");
+  refused(&desc, "cut/data_batch_1.bin", "9119", "3073", "2973", NULL);
+  put("cut/data_batch_1.bin", zeros, 0);
+  refused(&desc, "cut/data_batch_1.bin", "0 bytes", "3073", NULL);
+  zeros[3073 * 2] = 10;
+  put("cut/data_batch_1.bin", zeros, sizeof zeros);
+  refused(&desc, "cut/data_batch_1.bin", "record 2", "label 10", "10 classes", NULL);
+  desc.path = at("c10");
+  desc.rows = 48;
+  refused(&desc, "c10", "32 x 32", "48 x 48", NULL);
+  desc.rows = 5000;
+  refused(&desc, "rows", "5000", "4096", NULL);
+  desc.rows = 0;
+  desc.columns = 32;
+  refused(&desc, "columns", "32", NULL);
+  desc.columns = 0;
+  desc.hold_out = 0.75;
+  refused(&desc, "hold_out", "0.75", "0.5", NULL);
+  desc.hold_out = 0;
+  desc.path = at("c10/test_batch.bin");
+  refused(&desc, "test_batch.bin", "train split is empty", "12", NULL);
+  desc.path = at("idx");
+  put("idx/t10k-labels-idx1-ubyte", "\0\0\10\1\0\0\0\2\0\1", 10);
+  refused(&desc, "t10k-labels-idx1-ubyte", "2 labels", "5 pictures", NULL);
+  put("idx/t10k-images-idx3-ubyte", "\0\0\10\3\0\0\0\5\0\0\0\34\0\0\0\34", 16);
+  refused(&desc, "t10k-images-idx3-ubyte", "16 bytes", "3936", NULL);
+  folder("nothing");
+  desc.path = at("nothing");
+  refused(&desc, "nothing", "no pictures", NULL);
+  put("nothing/a.zip", "PK", 2);
+  desc.path = at("nothing/a.zip");
+  refused(&desc, "a.zip", "2 bytes", "unpack", NULL);
+  desc.path = "shapes:0";
+  refused(&desc, "shapes:0", NULL);
+}
+
+/* ---- drawn pictures ------------------------------------------------------------------------- */
+
+TEST(shapes_are_drawn)
+{
+  dataset data;
+  static uint8_t again[32 * 32 * 3];
+  size_t i, j;
+  data = load("shapes:60", DATASET_ALL, 0);
+  CHECK_INT(data.kind, DATASET_SHAPES);
+  CHECK_INT(data.count, 60);
+  CHECK_INT(data.classes, 10);
+  for (i = 0; i < data.count; i++) CHECK_INT(data.labels[i], i % 10);
+  for (i = 0; i < data.count; i++)
+    for (j = 0; j < i; j++)
+      CHECK(memcmp(data.pictures + i * 3072, data.pictures + j * 3072, 3072) != 0);
+  CHECK_INT(dataset_draw_shape(again, 32, 32, 37), 7);
+  CHECK(memcmp(again, data.pictures + 37 * 3072, 3072) == 0);
+  CHECK(data.names && strcmp(data.names[7], "heart") == 0);
+  dataset_free(&data);
+  data = load("shapes:200", DATASET_VALIDATION, 12);
+  CHECK_INT(data.count, 18);
+  CHECK_INT(data.columns, 12);
+  dataset_free(&data);
+}
+
+/* ---- MD5 ------------------------------------------------------------------------------------ */
+
+TEST(md5_of_the_rfc)
+{
+  static const char *const text[] = {
+    "", "abc", "message digest", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+    "12345678901234567890123456789012345678901234567890123456789012345678901234567890"};
+  static const char *const digits[] = {
+    "d41d8cd98f00b204e9800998ecf8427e", "900150983cd24fb0d6963f7d28e17f72",
+    "f96b697d7cb7938d525a2f31aaf161d0", "d174ab98d277d9f5a5611c2c9f419d9f",
+    "57edf4a22be3c955ac49da2e2107b67a"};
+  char got[33];
+  int i;
+  for (i = 0; i < 5; i++) {
+    put("md5", text[i], strlen(text[i]));
+    CHECK_INT(dataset_md5(got, at("md5"), error, sizeof error), 0);
+    CHECK(strcmp(got, digits[i]) == 0);
+  }
+  CHECK_INT(dataset_md5(got, at("no-such-file"), error, sizeof error), -1);
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+static int entries(const char *path)
+{
+  DIR *handle = opendir(path);
+  int n = 0;
+  while (handle && readdir(handle)) n++;
+  if (handle) closedir(handle);
+  return n - 2;
+}
+
+TEST(a_full_disk_leaves_the_old_file)
+{
+  static uint8_t big[300000];
+  struct rlimit old, few;
+  uint8_t *back;
+  size_t count;
+  folder("full");
+  put("full/out.bin", "old", 3);
+  CHECK_INT(getrlimit(RLIMIT_FSIZE, &old), 0);
+  few = old;
+  few.rlim_cur = 100000;
+  signal(SIGXFSZ, SIG_IGN);
+  fflush(stdout);
+  CHECK_INT(setrlimit(RLIMIT_FSIZE, &few), 0);
+  CHECK_INT(image_write_file(at("full/out.bin"), big, sizeof big, error, sizeof error), -1);
+  setrlimit(RLIMIT_FSIZE, &old);
+  CHECK(strstr(error, "full/out.bin") != NULL && strstr(error, "300000") != NULL);
+  CHECK_INT(entries(at("full")), 1);         /* no temporary file is left */
+  CHECK_INT(image_read_file(&back, &count, at("full/out.bin"), 1000, error, sizeof error), 0);
+  CHECK(count == 3 && memcmp(back, "old", 3) == 0);
+  free(back);
+  CHECK_INT(image_write_file(at("full/none/out.bin"), big, 10, error, sizeof error), -1);
+  CHECK(strstr(error, "full/none/out.bin") != NULL);
+  CHECK_INT(image_write_file(at("full/out.bin"), big, sizeof big, error, sizeof error), 0);
+  CHECK_INT(image_read_file(&back, &count, at("full/out.bin"), 1000, error, sizeof error), -1);
+  CHECK(strstr(error, "300000") != NULL && strstr(error, "1000") != NULL);
+  CHECK_INT(entries(at("full")), 1);
+}
+
+/* ---- plots ---------------------------------------------------------------------------------- */
+
+/* A whole small file as text. */
+static char *text_of(const char *path)
+{
+  uint8_t *all;
+  size_t count;
+  char *text;
+  if (image_read_file(&all, &count, path, 1 << 20, error, sizeof error) != 0) return NULL;
+  text = dataset__copy((const char *)all, count);
+  free(all);
+  return text;
+}
+
+TEST(grid_shows_the_pictures)
+{
+  static uint8_t pictures[5 * 4 * 6 * 3];
+  static const char *const headings[3] = {"prompt", NULL, "truth"};
+  plot_grid_desc desc;
+  image back;
+  int i, y, x, bad = 0;
+  memset(&desc, 0, sizeof desc);
+  for (i = 0; i < 5 * 4 * 6 * 3; i++) pictures[i] = (uint8_t)(i * 29);
+  desc.across = 3;
+  desc.scale = 3;
+  desc.gap = 5;
+  CHECK_INT(plot_grid(at("grid.png"), pictures, 5, 4, 6, &desc, error, sizeof error), 0);
+  CHECK_INT(image_load(&back, at("grid.png"), error, sizeof error), 0);
+  CHECK_INT(back.columns, 2 * PLOT__MARGIN + 3 * 18 + 2 * 5);
+  CHECK_INT(back.rows, 2 * PLOT__MARGIN + 2 * 12 + 5);
+  for (i = 0; i < 5; i++)
+    for (y = 0; y < 12; y++)
+      for (x = 0; x < 18; x++)
+        if (memcmp(back.rgb + 3 * ((PLOT__MARGIN + i / 3 * 17 + y) * back.columns + PLOT__MARGIN +
+                                   i % 3 * 23 + x),
+                   pictures + 3 * ((i * 4 + y / 3) * 6 + x / 3), 3) != 0)
+          bad++;
+  CHECK_INT(bad, 0);
+  image_free(&back);
+  desc.headings = headings;
+  desc.title = "A title that is much wider than the pictures";
+  desc.lone_first = desc.lone_last = 1;
+  CHECK_INT(plot_grid(at("grid.png"), pictures, 5, 4, 6, &desc, error, sizeof error), 0);
+  CHECK_INT(plot_grid(at("grid.png"), pictures, 0, 4, 6, NULL, error, sizeof error), -1);
+  CHECK(strstr(error, "grid.png") != NULL);
+}
+
+TEST(heat_colours_grow_lighter_evenly)
+{
+  uint8_t rgb[3];
+  double before = -1, lab[3], least = 1, most = 0;
+  int i;
+  for (i = 0; i <= 64; i++) {
+    plot_heat_colour(rgb, i / 64.0);
+    plot__to_lab(lab, rgb);
+    if (i) {
+      if (lab[0] - before < least) least = lab[0] - before;
+      if (lab[0] - before > most) most = lab[0] - before;
+    }
+    before = lab[0];
+  }
+  CHECK_NEAR(least, 0.85 / 64, 0.004);
+  CHECK_NEAR(most, 0.85 / 64, 0.004);
+  plot_heat_colour(rgb, (double)NAN);
+  CHECK(rgb[0] == rgb[1] && rgb[1] == rgb[2]);
+}
+
+TEST(heat_palette_and_curves_are_written)
+{
+  static float values[3 * 16] = {1, 2, 3};
+  static uint8_t pictures[3 * 16 * 3], colours[7 * 3] = {255, 0, 0, 0, 255};
+  double x[5] = {0, 1, 2, 3, 4}, y[5] = {3, 2, 1, 2, 4}, level = 2.5;
+  plot_series series[2];
+  plot_curves_desc desc;
+  plot_heat_desc heat;
+  int32_t marks[3] = {0, -1, 15};
+  char *text;
+  memset(series, 0, sizeof series);
+  memset(&desc, 0, sizeof desc);
+  memset(&heat, 0, sizeof heat);
+  CHECK_INT(plot_heat(at("heat.png"), values, 3, 4, 4, NULL, error, sizeof error), 0);
+  heat.pictures = pictures;
+  heat.marks = marks;
+  heat.unit = "nats";
+  values[5] = (float)NAN;
+  CHECK_INT(plot_heat(at("heat.png"), values, 3, 4, 4, &heat, error, sizeof error), 0);
+  memset(values, 0, sizeof values);
+  CHECK_INT(plot_heat(at("heat.png"), values, 3, 4, 4, &heat, error, sizeof error), 0);
+  CHECK_INT(plot_palette(at("palette.png"), colours, 7, NULL, NULL, 0, 0, 0, "7 colours", error,
+                         sizeof error), 0);
+  CHECK_INT(plot_palette(at("palette.png"), colours, 7, pictures, pictures, 3, 4, 4, NULL, error,
+                         sizeof error), 0);
+  CHECK_INT(plot_palette(at("palette.png"), colours, 7, pictures, NULL, 3, 4, 4, NULL, error,
+                         sizeof error), -1);
+  series[0].name = "a < b & \"c\"";
+  series[0].x = x;
+  series[0].y = y;
+  series[0].count = 5;
+  series[0].style = PLOT_DOTS;
+  series[1].style = PLOT_LEVEL;
+  series[1].y = &level;
+  series[1].count = 1;
+  desc.whole_x = 1;
+  desc.best = -1;
+  CHECK_INT(plot_curves(at("curve.svg"), series, 2, &desc, error, sizeof error), 0);
+  text = text_of(at("curve.svg"));
+  CHECK(text && strstr(text, "a &lt; b &amp; &quot;c&quot;") != NULL);
+  CHECK(text && strstr(text, "1.00 at 2<") != NULL);
+  CHECK(text && strstr(text, "nan") == NULL && strstr(text, "</svg>") != NULL);
+  free(text);
+  y[1] = (double)INFINITY;
+  y[2] = (double)NAN;
+  desc.logarithmic_x = 1;
+  CHECK_INT(plot_curves(at("curve.svg"), series, 2, &desc, error, sizeof error), 0);
+  text = text_of(at("curve.svg"));
+  CHECK(text && strstr(text, "nan") == NULL && strstr(text, "inf") == NULL);
+  free(text);
+  series[0].count = 0;
+  CHECK_INT(plot_curves(at("curve.svg"), series, 2, NULL, error, sizeof error), 0);
+  CHECK_INT(plot_curves(at("curve.svg"), series, 0, NULL, error, sizeof error), -1);
+}
+
+TEST(csv_is_exact)
+{
+  double values[6] = {1, 6.23832463, 0.001, 2, 0, 0.5};
+  char *text;
+  values[4] = (double)NAN;
+  CHECK_INT(plot_csv(at("a.csv"), "step,train,validation", values, 2, 3, error, sizeof error), 0);
+  text = text_of(at("a.csv"));
+  CHECK(text && strcmp(text, "step,train,validation\n1,6.23832463,0.001\n2,,0.5\n") == 0);
+  free(text);
+}
+
+/* ---- main ----------------------------------------------------------------------------------- */
+
+static void say(void *user, const char *sentence)
+{
+  (void)user;
+  printf("%s\n", sentence);
+}
+
+static int fetch(char **argv)
+{
+  dataset_fetch_desc desc;
+  char path[500];
+  memset(&desc, 0, sizeof desc);
+  desc.folder = argv[2];
+  desc.url = argv[3];
+  desc.md5 = argv[4];
+  desc.offline = argv[3][0] == 0;
+  desc.note = say;
+  if (dataset_fetch_cifar10(path, sizeof path, &desc, error, sizeof error) != 0) {
+    printf("error: %s\n", error);
+    return 1;
+  }
+  printf("path: %s\n", path);
+  return 0;
+}
+
+int main(int argc, char **argv)
+{
+  if (argc == 5 && strcmp(argv[1], "--fetch") == 0) return fetch(argv);
+  dataset__remove(HERE);
+  if (dataset__make_folder(HERE) != 0) {
+    printf(HERE " cannot be made: run this from the repository's root\n");
+    return 2;
+  }
+  RUN(cifar10_pixels_labels_parts);
+  RUN(cifar_reduced_is_area_mean);
+  RUN(cifar100_takes_the_fine_label);
+  RUN(split_is_stratified_seeded_and_complete);
+  RUN(a_set_without_test_part_is_split_in_three);
+  RUN(stl10_planes_are_stored_by_columns);
+  RUN(idx_grey_and_padding);
+  RUN(npy_pictures_in_three_layouts);
+  RUN(npy_tokens_and_labels);
+  RUN(folder_per_class);
+  RUN(folder_with_train_and_val);
+  RUN(bad_pictures_are_named_and_counted);
+  RUN(runner_and_watch);
+  RUN(exif_orientations_stand_upright);
+  RUN(broken_exif_is_ignored);
+  RUN(damaged_pictures_are_refused_or_decoded);
+  RUN(transparency_is_laid_over_white);
+  RUN(fit_takes_the_centre);
+  RUN(real_photographs_agree);
+  RUN(reflection_by_hand);
+  RUN(pad_crop_mirror_draws_all_crops);
+  RUN(resize_crop_zooms_between_256_and_384);
+  RUN(refusals_name_file_and_values);
+  RUN(shapes_are_drawn);
+  RUN(md5_of_the_rfc);
+  RUN(a_full_disk_leaves_the_old_file);
+  RUN(grid_shows_the_pictures);
+  RUN(heat_colours_grow_lighter_evenly);
+  RUN(heat_palette_and_curves_are_written);
+  RUN(csv_is_exact);
+  dataset__remove(HERE);
+  return test_done();
+}

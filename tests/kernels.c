@@ -1,0 +1,592 @@
+/* Every kernel of every instruction set against float64 arithmetic written here, at lengths around the
+   edges of vectors, in arrays with an inaccessible page behind them.
+
+   cc -std=c99 -O2 -I. -o build/tests/kernels tests/kernels.c -lm -pthread                         */
+
+#define _DEFAULT_SOURCE           /* mmap */
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+#include "part.h"
+
+static const size_t lengths[] = { 0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 31, 32, 33, 47, 48,
+                                  49, 61, 63, 64, 65, 97, 127, 128, 129, 251, 1031 };
+enum { LENGTHS = sizeof lengths / sizeof *lengths };
+
+/* for every length n and every instruction set k of this machine */
+#define EACH                                                                                      \
+  int isa_;                                                                                       \
+  size_t at_;                                                                                     \
+  for (isa_ = IGPT_ISA_GENERIC; isa_ < IGPT_ISA_COUNT; isa_++)                                    \
+    if (igpt_isa_supported((igpt_isa)isa_))                                                       \
+      for (at_ = 0; at_ < LENGTHS; at_++)
+#define START                                                                                     \
+  const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa_);                                       \
+  size_t n = lengths[at_], i
+
+static double size_of_sum(const float *x, const float *y, size_t n)
+{
+  double sum = 0;
+  size_t i;
+  for (i = 0; i < n; i++) sum += fabs((double)x[i] * y[i]);
+  return sum;
+}
+
+TEST(sums)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 3, 1), *y = part_random(n, 2, 2), most = -HUGE_VALF;
+    double dot = 0, squares = 0;
+    for (i = 0; i < n; i++) {
+      dot += (double)x[i] * y[i];
+      squares += (double)x[i] * x[i];
+      if (x[i] > most) most = x[i];
+    }
+    CHECK_NEAR(k->dot(x, y, n), dot, 0.1 * (double)(n + 10) * FLT_EPSILON * size_of_sum(x, y, n));
+    CHECK_NEAR(k->sum_squares(x, n), squares, 1e-14 * squares);
+    CHECK(k->max(x, n) == most);
+    for (i = 0; i < n; i++) x[i] = -1 - fabsf(x[i]);       /* an absent lane must not win as a 0 */
+    for (most = -HUGE_VALF, i = 0; i < n; i++) if (x[i] > most) most = x[i];
+    CHECK(k->max(x, n) == most);
+    part_free(x);
+    part_free(y);
+  }
+}
+
+/* the largest element, wherever it is */
+TEST(max_everywhere)
+{
+  EACH {
+    START;
+    if (n < 200) {
+      float *x = part_random(n, 1, 3);
+      for (i = 0; i < n; i++) {
+        float kept = x[i];
+        x[i] = 5;
+        CHECK(k->max(x, n) == 5);
+        x[i] = kept;
+      }
+      part_free(x);
+    }
+  }
+}
+
+TEST(simple_elements)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 3, 1), *y = part_random(n, 2, 2), *z = part_copy(y, n);
+    k->axpy(z, 0.7f, x, n);
+    for (i = 0; i < n; i++)
+      CHECK_NEAR(z[i], (double)y[i] + (double)0.7f * x[i],
+                 FLT_EPSILON * (fabs(y[i]) + fabs(x[i])));
+    memcpy(z, y, n * sizeof(float));
+    k->add(z, x, n);
+    for (i = 0; i < n; i++) CHECK(z[i] == y[i] + x[i]);
+    memcpy(z, y, n * sizeof(float));
+    k->scale(z, 0.7f, n);
+    for (i = 0; i < n; i++) CHECK(z[i] == y[i] * 0.7f);
+    part_free(x);
+    part_free(y);
+    part_free(z);
+  }
+}
+
+static double ulps(float value, double exact)
+{
+  int exponent;
+  frexp(exact, &exponent);
+  return fabs(value - exact) / ldexp(1, exponent - FLT_MANT_DIG);
+}
+
+/* exp over all of its range, two ulps; and where there is no range */
+TEST(exponential)
+{
+  EACH {
+    START;
+    if (n == 33) {
+      double worst = 0;
+      uint32_t step;
+      float x[33], y[33];
+      for (step = 0; step < 40000; step++) {
+        for (i = 0; i < n; i++)
+          x[i] = -87.33f + (float)((double)(step * 33 + i) * (175.69 / (40000 * 33.0)));
+        k->exp_sum(y, x, 1, 0, n);
+        for (i = 0; i < n; i++) {
+          double error = ulps(y[i], exp((double)x[i]));
+          if (!(error <= worst)) worst = error;
+        }
+      }
+      CHECK(worst <= 2);
+      for (i = 0; i < n; i++) x[i] = 0;
+      x[0] = x[16] = x[32] = -HUGE_VALF;
+      x[1] = x[17] = -88;
+      x[2] = x[18] = -3e38f;
+      x[3] = HUGE_VALF;
+      x[4] = 89;
+      x[5] = 3e38f;
+      x[6] = NAN;
+      x[7] = -87.4f;
+      k->exp_sum(y, x, 1, 0, n);
+      CHECK(y[0] == 0 && y[16] == 0 && y[32] == 0 && y[1] == 0 && y[17] == 0 && y[2] == 0);
+      CHECK(y[18] == 0 && y[7] == 0 && y[8] == 1 && y[31] == 1);
+      CHECK(y[3] == HUGE_VALF && y[4] == HUGE_VALF && y[5] == HUGE_VALF && y[6] != y[6]);
+    }
+  }
+}
+
+TEST(exp_sum)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 5, 1), *y = part_floats(n), sum;
+    double exact = 0;
+    sum = k->exp_sum(y, x, 1.5f, 0.25f, n);
+    for (i = 0; i < n; i++) {
+      double e = exp(1.5 * x[i] - 0.25);
+      CHECK_NEAR(y[i], e, 1e-6 * e);
+      exact += e;
+    }
+    CHECK_NEAR(sum, exact, 2e-6 * exact);
+    CHECK(k->exp_sum(NULL, x, 1.5f, 0.25f, n) == sum);
+    CHECK(k->exp_sum(x, x, 1.5f, 0.25f, n) == sum);
+    CHECK(part_same(x, y, n));
+    part_free(x);
+    part_free(y);
+  }
+}
+
+TEST(norm)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 3, 1), *g = part_random(n, 2, 2), *y = part_floats(n), r;
+    double mean = 0;
+    for (i = 0; i < n; i++) mean += (double)x[i] * x[i] / (double)n;
+    r = k->norm(y, x, g, 0.125f, n);
+    CHECK_NEAR(r, 1 / sqrt(mean + 0.125), 1e-6 / sqrt(mean + 0.125));
+    for (i = 0; i < n; i++) CHECK_NEAR(y[i], (double)x[i] * r * g[i], 3 * FLT_EPSILON * fabs(y[i]));
+    CHECK(k->norm(NULL, x, g, 0.125f, n) == r);
+    k->norm(x, x, g, 0.125f, n);
+    CHECK(part_same(x, y, n));
+    part_free(x);
+    part_free(g);
+    part_free(y);
+  }
+}
+
+static double sigmoid(double z) { return 1 / (1 + exp(-z)); }
+
+TEST(gelu)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 6, 1), *y = part_floats(n);
+    if (n > 3) {
+      x[0] = -200;
+      x[1] = 200;
+      x[2] = 0;
+    }
+    k->gelu(y, x, n);
+    for (i = 0; i < n; i++)
+      CHECK_NEAR(y[i], x[i] * sigmoid(1.702 * x[i]), 1e-6 * fabs(x[i] * sigmoid(1.702 * x[i])) + 1e-37);
+    k->gelu(x, x, n);
+    CHECK(part_same(x, y, n));
+    part_free(x);
+    part_free(y);
+  }
+}
+
+#ifndef IGPT_NO_TRAIN
+
+static double gelu_slope(double x)
+{
+  double s = sigmoid(1.702 * x);
+  return s + 1.702 * x * s * (1 - s);
+}
+
+TEST(gelu_backward)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 6, 1), *dy = part_random(n, 2, 2), *dx = part_floats(n);
+    k->gelu_backward(dx, dy, x, n);
+    for (i = 0; i < n; i++) {
+      double h = 1e-5, z = x[i];                  /* the slope written here is checked as well */
+      double slope = ((z + h) * sigmoid(1.702 * (z + h)) - (z - h) * sigmoid(1.702 * (z - h))) / (2 * h);
+      CHECK_NEAR(gelu_slope(z), slope, 1e-9);
+      CHECK_NEAR(dx[i], dy[i] * gelu_slope(z), 1e-6 * fabs(dy[i]));
+    }
+    k->gelu_backward(dy, dy, x, n);
+    CHECK(part_same(dy, dx, n));
+    part_free(x);
+    part_free(dy);
+    part_free(dx);
+  }
+}
+
+TEST(norm_backward)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 3, 1), *g = part_random(n, 2, 2), *dy = part_random(n, 1, 3);
+    float *dx = part_random(n, 1, 4), *dg = part_random(n, 1, 5), *dx0 = part_copy(dx, n);
+    float *dg0 = part_copy(dg, n), r = k->norm(NULL, x, g, 1e-5f, n);
+    double sum = 0;
+    for (i = 0; i < n; i++) sum += (double)x[i] * g[i] * dy[i];
+    k->norm_backward(dx, dg, dy, x, g, r, n);
+    for (i = 0; i < n; i++) {
+      double rr = r, d = rr * g[i] * dy[i] - x[i] * rr * rr * rr / (double)n * sum;
+      CHECK_NEAR(dx[i], dx0[i] + d, 2e-6 * (1 + fabs(d)));
+      CHECK_NEAR(dg[i], dg0[i] + (double)x[i] * rr * dy[i], 1e-6);
+    }
+    part_free(x);
+    part_free(g);
+    part_free(dy);
+    part_free(dx);
+    part_free(dg);
+    part_free(dx0);
+    part_free(dg0);
+  }
+}
+
+TEST(softmax_backward)
+{
+  EACH {
+    START;
+    float *p = part_random(n, 1, 1), *ds = part_random(n, 2, 2), *dp = part_copy(ds, n);
+    k->softmax_backward(ds, p, 0.3f, 0.125f, n);
+    for (i = 0; i < n; i++)
+      CHECK_NEAR(ds[i], (double)p[i] * ((double)dp[i] - (double)0.3f) * 0.125, 1e-7);
+    part_free(p);
+    part_free(ds);
+    part_free(dp);
+  }
+}
+
+TEST(adam)
+{
+  EACH {
+    START;
+    float *w = part_random(n, 1, 1), *m = part_random(n, 1, 2), *v = part_random(n, 1, 3);
+    float *g = part_random(n, 1, 4), *w0, *m0, *v0, *g0;
+    igpt__adam c;
+    c.scale = 0.3f;
+    c.beta1 = 0.9f;
+    c.beta2 = 0.95f;
+    c.rate = 0.02f;
+    c.root = 1.7f;
+    c.epsilon = 1e-3f;
+    c.decay = 0.01f;
+    for (i = 0; i < n; i++) v[i] *= v[i];
+    w0 = part_copy(w, n);
+    m0 = part_copy(m, n);
+    v0 = part_copy(v, n);
+    g0 = part_copy(g, n);
+    k->adam(w, m, v, g, &c, n);
+    for (i = 0; i < n; i++) {
+      double gs = (double)g0[i] * c.scale, mi, vi, wi;
+      mi = (double)c.beta1 * m0[i] + (1 - (double)c.beta1) * gs;
+      vi = (double)c.beta2 * v0[i] + (1 - (double)c.beta2) * gs * gs;
+      wi = w0[i] - (double)c.decay * w0[i] - (double)c.rate * mi / (sqrt(vi) * c.root + c.epsilon);
+      CHECK_NEAR(m[i], mi, 3e-7);
+      CHECK_NEAR(v[i], vi, 3e-7);
+      CHECK_NEAR(w[i], wi, 3e-7);
+      CHECK(g[i] == 0);
+    }
+    part_free(w);
+    part_free(m);
+    part_free(v);
+    part_free(g);
+    part_free(w0);
+    part_free(m0);
+    part_free(v0);
+    part_free(g0);
+  }
+}
+
+#endif /* IGPT_NO_TRAIN */
+
+/* Any place of an element in an array gives it the same bits. */
+TEST(places)
+{
+  EACH {
+    START;
+    if (n == 97) {
+      float x[97 + 40], y[97 + 40], z[97 + 40];
+      size_t shift;
+      part_fill(x, n + 40, 4, 9);
+      k->exp_sum(y, x, 1, 1, n + 40);
+      for (shift = 0; shift < 40; shift++) {
+        k->exp_sum(z, x + shift, 1, 1, n);
+        CHECK(part_same(z, y + shift, n));
+      }
+      k->gelu(y, x, n + 40);
+      for (shift = 0; shift < 40; shift++) {
+        k->gelu(z, x + shift, n);
+        CHECK(part_same(z, y + shift, n));
+      }
+      for (i = 0; i < n; i++) {
+        k->gelu(z, x + i, 1);
+        CHECK(part_same(z, y + i, 1));
+      }
+    }
+  }
+}
+
+/* Rows with fused multiply-add agree bit for bit where there is no sum over lanes. */
+TEST(rows_agree)
+{
+  const igpt_kernels *a = igpt_kernels_for(IGPT_ISA_AVX2), *b = igpt_kernels_for(IGPT_ISA_AVX512);
+  size_t at;
+  if (!a || !b) SKIP("needs both AVX2 and AVX-512");
+  for (at = 0; at < LENGTHS; at++) {
+    size_t n = lengths[at];
+    float *x = part_random(n, 4, 1), *y = part_random(n, 4, 2), *p = part_floats(n), *q = part_floats(n);
+    a->exp_sum(p, x, 1, 0, n);
+    b->exp_sum(q, x, 1, 0, n);
+    CHECK(part_same(p, q, n));
+    a->gelu(p, x, n);
+    b->gelu(q, x, n);
+    CHECK(part_same(p, q, n));
+#ifndef IGPT_NO_TRAIN
+    a->gelu_backward(p, y, x, n);
+    b->gelu_backward(q, y, x, n);
+    CHECK(part_same(p, q, n));
+#endif
+    a->axpy(p, 0.3f, x, n);
+    b->axpy(q, 0.3f, x, n);
+    CHECK(part_same(p, q, n));
+    part_free(x);
+    part_free(y);
+    part_free(p);
+    part_free(q);
+  }
+}
+
+/* ---- products --------------------------------------------------------------------------------- */
+
+static double rounded(float x, int round) { return round ? igpt__round_bf16(x) : x; }
+
+static float bf16_of_bits(uint32_t bits)
+{
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+TEST(pack)
+{
+  static const size_t counts[] = { 1, 3, 6, 12, 13, 32, 37, 70 };
+  static const size_t depths[] = { 0, 1, 2, 7, 8, 9, 16, 17, 33, 40 };
+  EACH {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa_);
+    size_t c = at_ % 8, d, side, layout;
+    int round;
+    if (at_ >= 8) break;
+    for (d = 0; d < sizeof depths / sizeof *depths; d++)
+      for (side = 0; side < 2; side++)
+        for (layout = 0; layout < 3; layout++)
+          for (round = 0; round < 2; round++) {
+            size_t count = counts[c], depth = depths[d], panel, p, lane;
+            size_t lanes = (size_t)(side ? k->tile_columns : k->tile_rows);
+            size_t panels = (count + lanes - 1) / lanes;
+            size_t ls = layout == 0 ? 1 : layout == 1 ? depth + 3 : 2;
+            size_t ks = layout == 0 ? count + 2 : layout == 1 ? 1 : 2 * count + 1;
+            size_t need = depth ? (count - 1) * ls + (depth - 1) * ks + 1 : 1;
+            float *from = part_random(need, 2, 1), *to = part_floats(panels * lanes * depth);
+            k->pack(to, lanes, from, ls, ks, count, depth, round);
+            for (panel = 0; panel < panels; panel++)
+              for (p = 0; p < depth; p++)
+                for (lane = 0; lane < lanes; lane++) {
+                  size_t row = panel * lanes + lane;
+                  double want = row < count ? rounded(from[row * ls + p * ks], round) : 0;
+                  CHECK(to[(panel * depth + p) * lanes + lane] == want);
+                }
+            part_free(from);
+            part_free(to);
+          }
+  }
+}
+
+/* bfloat16 to nearest even: ties, the carry into the exponent, the largest, infinity, NaN */
+TEST(rounding)
+{
+  static const uint32_t from[] = { 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x3fffffffu,
+                                   0x7f7fffffu, 0x7f800000u, 0xff800000u, 0x80000000u, 0x7fc00000u };
+  static const uint32_t want[] = { 0x3f800000u, 0x3f820000u, 0x3f810000u, 0x3f800000u, 0x40000000u,
+                                   0x7f800000u, 0x7f800000u, 0xff800000u, 0x80000000u, 0x7fc00000u };
+  int isa;
+  for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++)
+    if (igpt_isa_supported((igpt_isa)isa)) {
+      float x[32], y[32];
+      size_t i;
+      for (i = 0; i < 32; i++) x[i] = bf16_of_bits(from[i % 10]);
+      igpt_kernels_for((igpt_isa)isa)->pack(y, 32, x, 1, 32, 32, 1, 1);
+      for (i = 0; i < 32; i++) {
+        uint32_t bits;
+        memcpy(&bits, &y[i], sizeof bits);
+        CHECK_INT(bits, want[i % 10]);
+      }
+    }
+}
+
+/* tile: every m, k from 0, strides, both starts; and thin makes the same bits */
+TEST(tile_and_thin)
+{
+  static const size_t depths[] = { 0, 1, 2, 3, 5, 8, 9, 31, 64, 100 };
+  EACH {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa_);
+    size_t mr = (size_t)k->tile_rows, nr = (size_t)k->tile_columns, m, i, j, p;
+    int mode;
+    if (at_ >= sizeof depths / sizeof *depths) break;
+    for (m = 1; m <= mr; m++)
+      for (mode = 0; mode < 4; mode++) {
+        size_t depth = depths[at_], ldc = nr + 5, ldb = nr + 3;
+        int accumulate = mode & 1, round = mode >> 1;
+        float *x = part_random(m * depth, 1, 1), *b = part_random(depth ? (depth - 1) * ldb + nr : 0, 1, 2);
+        float *a = part_floats(mr * depth), *c = part_random((m - 1) * ldc + nr, 1, 3);
+        float *c0 = part_copy(c, (m - 1) * ldc + nr), *thin = part_copy(c0, (m - 1) * ldc + nr);
+        float *rb = part_copy(b, depth ? (depth - 1) * ldb + nr : 0);
+        if (!accumulate)          /* what is there before must not matter */
+          for (i = 0; i < m; i++)
+            for (j = 0; j < nr; j++) c[i * ldc + j] = NAN;
+        k->pack(a, mr, x, depth, 1, m, depth, round);
+        for (p = 0; round && p < depth; p++)
+          for (j = 0; j < nr; j++) rb[p * ldb + j] = igpt__round_bf16(b[p * ldb + j]);
+        k->tile(c, ldc, a, rb, ldb, m, depth, accumulate);
+        k->thin(thin, ldc, x, depth, b, ldb, m, nr, depth, accumulate, round);
+        for (i = 0; i < m; i++) {
+          for (j = 0; j < nr; j++) {
+            double want = accumulate ? c0[i * ldc + j] : 0, size = fabs(want);
+            for (p = 0; p < depth; p++) {
+              double term = rounded(x[i * depth + p], round) * rounded(b[p * ldb + j], round);
+              want += term;
+              size += fabs(term);
+            }
+            CHECK_NEAR(c[i * ldc + j], want, 0.25 * (double)(depth + 4) * FLT_EPSILON * size);
+          }
+          CHECK(part_same(c + i * ldc, thin + i * ldc, nr));
+          if (i + 1 < m) CHECK(part_same(c + i * ldc + nr, c0 + i * ldc + nr, ldc - nr));
+        }
+        part_free(x);
+        part_free(b);
+        part_free(a);
+        part_free(c);
+        part_free(c0);
+        part_free(thin);
+        part_free(rb);
+      }
+  }
+}
+
+/* thin with more than 16 rows and odd numbers of columns */
+TEST(thin_shapes)
+{
+  static const size_t rows[] = { 1, 2, 16, 17, 35 };
+  EACH {
+    START;
+    size_t at, m, j, p, depth = 21;
+    if (n > 130) continue;
+    for (at = 0; at < 5; at++) {
+      float *x, *w, *y, *y0;
+      m = rows[at];
+      x = part_random(m * depth, 1, 1);
+      w = part_random(depth * n, 1, 2);
+      y = part_random(m * n, 1, 3);
+      y0 = part_copy(y, m * n);
+      k->thin(y, n, x, depth, w, n, m, n, depth, 1, 0);
+      for (i = 0; i < m; i++)
+        for (j = 0; j < n; j++) {
+          double want = y0[i * n + j];
+          for (p = 0; p < depth; p++) want += (double)x[i * depth + p] * w[p * n + j];
+          CHECK_NEAR(y[i * n + j], want, 1e-5);
+        }
+      part_free(x);
+      part_free(w);
+      part_free(y);
+      part_free(y0);
+    }
+  }
+}
+
+/* ---- palette ---------------------------------------------------------------------------------- */
+
+TEST(nearest)
+{
+  EACH {
+    START;
+    size_t padded, c;
+    if (n > 130) continue;
+    for (padded = 64; padded <= 192; padded += 64) {
+      size_t used = padded - 5;
+      float *points = part_random(3 * n, 1, 1), *centres = part_random(3 * padded, 1, 2);
+      uint16_t *index = (uint16_t *)part_new(n * sizeof(uint16_t));
+      for (c = used; c < padded; c++) centres[c] = centres[padded + c] = centres[2 * padded + c] = 1e18f;
+      for (i = 0; i < 3; i++)     /* the same centre at 9, 50 and 58: 9 must win */
+        centres[i * padded + 50] = centres[i * padded + 58] = centres[i * padded + 9];
+      for (i = 0; n > 2 && i < 3; i++) points[3 * 2 + i] = centres[i * padded + 9];
+      k->nearest(index, points, centres, n, padded);
+      for (i = 0; i < n; i++) {
+        double best = HUGE_VAL, got = 0;
+        for (c = 0; c < used; c++) {
+          double r = (double)points[3 * i] - centres[c], g = (double)points[3 * i + 1] - centres[padded + c];
+          double b = (double)points[3 * i + 2] - centres[2 * padded + c], d = r * r + g * g + b * b;
+          if (d < best) best = d;
+          if (c == index[i]) got = d;
+        }
+        CHECK(index[i] < used);
+        CHECK_NEAR(got, best, 1e-6 * best);
+        CHECK(index[i] != 50 && index[i] != 58);
+      }
+      if (n > 2) CHECK_INT(index[2], 9);
+      part_free(points);
+      part_free(centres);
+      part_free(index);
+    }
+  }
+}
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+TEST(table)
+{
+  int isa;
+  CHECK(igpt_isa_supported(IGPT_ISA_AUTO) && igpt_isa_supported(IGPT_ISA_GENERIC));
+  CHECK(igpt_isa_supported(igpt_isa_best()) && igpt_isa_best() != IGPT_ISA_AUTO);
+  CHECK(igpt_kernels_for(IGPT_ISA_AUTO) == igpt_kernels_for(igpt_isa_best()));
+  CHECK(!igpt_isa_supported(IGPT_ISA_COUNT) && !igpt_kernels_for(IGPT_ISA_COUNT));
+  for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++) {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa);
+    CHECK(!k == !igpt_isa_supported((igpt_isa)isa));
+    CHECK_INT(igpt_selftest((igpt_isa)isa), k ? IGPT_OK : IGPT_UNSUPPORTED);
+    CHECK(strcmp(igpt_isa_name((igpt_isa)isa), "unknown") != 0);
+    if (k) CHECK(k->isa == (igpt_isa)isa && k->tile_rows * k->tile_columns <= IGPT__TILE_FLOATS);
+  }
+}
+
+int main(void)
+{
+  RUN(table);
+  RUN(sums);
+  RUN(max_everywhere);
+  RUN(simple_elements);
+  RUN(exponential);
+  RUN(exp_sum);
+  RUN(norm);
+  RUN(gelu);
+#ifndef IGPT_NO_TRAIN
+  RUN(gelu_backward);
+  RUN(norm_backward);
+  RUN(softmax_backward);
+  RUN(adam);
+#endif
+  RUN(places);
+  RUN(rows_agree);
+  RUN(pack);
+  RUN(rounding);
+  RUN(tile_and_thin);
+  RUN(thin_shapes);
+  RUN(nearest);
+  return test_done();
+}

@@ -1,0 +1,1820 @@
+/* network.c: what has to hold for every network, whatever its numbers are.
+
+   The first loss, who may see whom, cached decoding, drawing, learning, bits that do not depend on
+   workers or batches, memory, defaults, sizes, and every way of asking for something wrong.        */
+
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+#include "test.h"
+
+#ifndef HEADER
+#define HEADER "igpt.h"                      /* whose comments are compared with the defaults */
+#endif
+
+/* ---- small models and pictures ---------------------------------------------------------------- */
+
+static igpt_config config_of(int layers, int heads, int width, int rows, int columns, int vocabulary)
+{
+  igpt_config config;
+  memset(&config, 0, sizeof config);
+  config.layers = layers;
+  config.heads = heads;
+  config.width = width;
+  config.rows = rows;
+  config.columns = columns;
+  config.vocabulary = vocabulary;
+  return config;
+}
+
+static igpt_model *model_official(const igpt_config *config, uint64_t seed)
+{
+  igpt_model_desc desc;
+  igpt_model *model = NULL;
+  memset(&desc, 0, sizeof desc);
+  desc.config = *config;
+  desc.seed = seed;
+  CHECK_INT(igpt_model_create(&model, &desc), IGPT_OK);
+  return model;
+}
+
+/* Large random weights everywhere: heads that say something, gains that are not one. */
+static igpt_model *model_random(const igpt_config *config, uint64_t seed)
+{
+  igpt_model *model = model_official(config, seed);
+  igpt_rng rng = igpt_rng_seed(seed, 99);
+  size_t t, i;
+  for (t = 0; t < igpt_model_tensors(model); t++) {
+    igpt_tensor tensor;
+    igpt_model_tensor_at(model, &tensor, t);
+    for (i = 0; i < tensor.count; i++)
+      tensor.data[i] = (tensor.rank == 1 ? 1 : 0) + 0.2f * igpt_rng_normal(&rng);
+  }
+  return model;
+}
+
+static igpt_session *session_of(const igpt_model *model, int batch, int train)
+{
+  igpt_session_desc desc;
+  igpt_session *session = NULL;
+  memset(&desc, 0, sizeof desc);
+  desc.batch = batch;
+  desc.train = train;
+  CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+  return session;
+}
+
+static void *bytes_of(size_t count)
+{
+  void *block = malloc(count ? count : 1);
+  if (!block) exit(1);
+  memset(block, 0x5a, count);
+  return block;
+}
+
+static float *floats_of(size_t count) { return (float *)bytes_of(count * sizeof(float)); }
+
+static uint16_t *tokens_of(size_t count, int vocabulary, uint64_t seed)
+{
+  uint16_t *tokens = (uint16_t *)bytes_of(count * sizeof *tokens);
+  igpt_rng rng = igpt_rng_seed(seed, 5);
+  size_t i;
+  for (i = 0; i < count; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, (uint32_t)vocabulary);
+  return tokens;
+}
+
+static igpt_batch batch_of(const uint16_t *tokens, size_t count)
+{
+  igpt_batch batch;
+  memset(&batch, 0, sizeof batch);
+  batch.tokens = tokens;
+  batch.count = count;
+  return batch;
+}
+
+static int same_bits(const void *a, const void *b, size_t bytes) { return memcmp(a, b, bytes) == 0; }
+
+static int all_bytes(const void *block, int value, size_t bytes)
+{
+  const unsigned char *at = (const unsigned char *)block;
+  size_t i;
+  for (i = 0; i < bytes && at[i] == value; i++) {}
+  return i == bytes;
+}
+
+static int all_zero(const float *x, size_t count)
+{
+  size_t i;
+  for (i = 0; i < count && x[i] == 0; i++) {}
+  return i == count;
+}
+
+static float *weights_of(const igpt_model *model)      /* the first of them; they lie in one run */
+{
+  igpt_tensor tensor;
+  memset(&tensor, 0, sizeof tensor);
+  igpt_model_tensor_at(model, &tensor, 0);
+  return tensor.data;
+}
+
+/* The last sentence that the library said. */
+static char said[400];
+static int said_count;
+static igpt_result said_result;
+static void listen(void *user, igpt_result result, const char *sentence)
+{
+  (void)user;
+  said_count++;
+  said_result = result;
+  snprintf(said, sizeof said, "%s", sentence);
+}
+
+/* The call fails with this code and says all these words; null words are not asked for. */
+#define CHECK_FAILS(call, code, word1, word2)                                                     \
+  do {                                                                                            \
+    said[0] = 0;                                                                                  \
+    said_count = 0;                                                                               \
+    CHECK_INT(call, code);                                                                        \
+    CHECK_INT(said_count, 1);                                                                     \
+    if (said_count) CHECK_INT(said_result, code);                                                 \
+    says(__LINE__, word1);                                                                        \
+    says(__LINE__, word2);                                                                        \
+  } while (0)
+
+static void says(int line, const char *word)
+{
+  if (!word || strstr(said, word)) return;
+  test_errors++;
+  printf("%s:%d: \"%s\" does not say \"%s\"\n", __FILE__, line, said, word);
+}
+
+/* ---- the beginning ----------------------------------------------------------------------------- */
+
+/* The output matrix starts at zero: every first loss is ln V, and only that matrix has a gradient. */
+TEST(first_loss)
+{
+  int mode;
+  for (mode = 0; mode < 3; mode++) {
+    static const int vocabularies[] = { 512, 512, 7 };
+    igpt_config config = config_of(3, 4, 64, 8, 8, vocabularies[mode]);
+    igpt_rng rng = igpt_rng_seed(3, 0);
+    uint16_t *tokens = tokens_of(2 * 64, config.vocabulary, 1);
+    uint8_t mask[128];
+    float nats[128];
+    igpt_batch batch = batch_of(tokens, 2);
+    igpt_model *model;
+    igpt_session *session;
+    igpt_losses losses;
+    double mean = 0;
+    size_t t, i;
+    igpt_mask_random(&rng, mask, sizeof mask, 0);
+    if (mode == 1) config.objective = IGPT_BERT;
+    if (mode == 1) batch.mask = mask;
+    model = model_official(&config, 42);
+    session = session_of(model, 2, 1);
+    CHECK_INT(igpt_nll(session, nats, &mean, &batch), IGPT_OK);
+    CHECK_NEAR(mean, log((double)config.vocabulary), 5e-7);
+    for (i = 0; i < 128; i++)
+      CHECK_NEAR(nats[i], mode == 1 && !mask[i] ? 0 : log((double)config.vocabulary), 5e-7);
+    CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
+    CHECK_NEAR(losses.generative, log((double)config.vocabulary), 5e-7);
+    CHECK_NEAR(losses.total, log((double)config.vocabulary), 5e-7);
+    for (t = 0; t < igpt_model_tensors(model); t++) {
+      igpt_tensor gradient;
+      double sum = 0;
+      igpt_gradient_at(session, &gradient, t);
+      for (i = 0; i < gradient.count; i++) sum += fabs((double)gradient.data[i]);
+      CHECK((sum > 0) == (strcmp(gradient.name, "lm_head.weight") == 0));
+    }
+    igpt_session_destroy(session);
+    igpt_model_destroy(model);
+    free(tokens);
+  }
+}
+
+/* Means and deviations of the official initial weights, within five standard errors. */
+TEST(initial_weights)
+{
+  igpt_config config = config_of(6, 4, 64, 16, 16, 300);
+  igpt_model *model, *again, *other;
+  size_t t, i;
+  config.classes = 5;
+  model = model_official(&config, 7);
+  again = model_official(&config, 7);
+  other = model_official(&config, 8);
+  CHECK(same_bits(weights_of(model), weights_of(again), igpt_model_parameters(model) * 4));
+  for (t = 0; t < igpt_model_tensors(model); t++) {
+    double expected, sum = 0, squares = 0, n;
+    igpt_tensor tensor, elsewhere;
+    const char *name = tensor.name;
+    igpt_model_tensor_at(model, &tensor, t);
+    igpt_model_tensor_at(other, &elsewhere, t);
+    n = (double)tensor.count;
+    if (strstr(name, "ln_")) {
+      for (i = 0; i < tensor.count; i++) CHECK(tensor.data[i] == 1);
+      continue;
+    }
+    if (strstr(name, "lm_head") || strstr(name, "score")) {
+      CHECK(all_zero(tensor.data, tensor.count));
+      continue;
+    }
+    expected = strstr(name, "wpe") ? 0.01 : strstr(name, "c_attn") ? 1 / sqrt(64.0)
+             : strstr(name, "attn.c_proj") ? 1 / sqrt(64.0 * 6) : 0.02;
+    for (i = 0; i < tensor.count; i++) {
+      sum += (double)tensor.data[i];
+      squares += (double)tensor.data[i] * tensor.data[i];
+    }
+    CHECK_NEAR(sum / n, 0, 5 * expected / sqrt(n));
+    CHECK_NEAR(sqrt(squares / n) / expected, 1, 5 / sqrt(2 * n));
+    CHECK(!same_bits(tensor.data, elsewhere.data, 64));
+    if (t) {                                   /* and no two tensors are the same draws */
+      igpt_tensor before;
+      igpt_model_tensor_at(model, &before, t - 1);
+      CHECK(tensor.data[0] / expected != before.data[0] / 0.02);
+    }
+  }
+  igpt_model_destroy(other);
+  igpt_model_destroy(again);
+  igpt_model_destroy(model);
+}
+
+/* ---- who sees whom ------------------------------------------------------------------------------ */
+
+TEST(causality)
+{
+  enum { T = 30, V = 9, C = 32 };
+  const igpt_config config = config_of(2, 4, C, 5, 6, V);
+  igpt_model *model = model_random(&config, 1);
+  igpt_session *session = session_of(model, 1, 0);
+  uint16_t *tokens = tokens_of(T, V, 2);
+  igpt_batch batch = batch_of(tokens, 1);
+  float *before = floats_of(T * V), *after = floats_of(T * V);
+  int j;
+  CHECK_INT(igpt_forward(session, before, &batch), IGPT_OK);
+  for (j = 0; j < T; j++) {
+    const uint16_t was = tokens[j];
+    tokens[j] = (uint16_t)((was + 1) % V);
+    CHECK_INT(igpt_forward(session, after, &batch), IGPT_OK);
+    CHECK(same_bits(before, after, (size_t)(j + 1) * V * 4));     /* logits[0..j] see tokens < j */
+    if (j + 1 < T) {
+      CHECK(!same_bits(before + (j + 1) * V, after + (j + 1) * V, V * 4));
+      CHECK(!same_bits(before + (T - 1) * V, after + (T - 1) * V, V * 4));
+    }
+    tokens[j] = was;
+  }
+  free(after);
+  free(before);
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+TEST(hidden_pixels)
+{
+  enum { T = 30, V = 9, C = 32 };
+  igpt_config config = config_of(2, 4, C, 5, 6, V);
+  igpt_model *model;
+  igpt_session *session;
+  uint16_t *tokens = tokens_of(T, V, 2);
+  uint8_t mask[T];
+  igpt_batch batch = batch_of(tokens, 1);
+  static const int layers[] = { 0, 1, 2 };
+  float before[T * V], after[T * V], features[3 * C], features_after[3 * C];
+  float *gradient = NULL;
+  size_t i;
+  int j;
+  config.objective = IGPT_BERT;
+  model = model_random(&config, 1);
+  session = session_of(model, 1, 1);
+  for (j = 0; j < T; j++) mask[j] = j % 3 == 1;
+  batch.mask = mask;
+  CHECK_INT(igpt_forward(session, before, &batch), IGPT_OK);
+  CHECK_INT(igpt_features(session, features, &batch, layers, 3), IGPT_OK);
+  for (j = 0; j < T; j++) {
+    const uint16_t was = tokens[j];
+    tokens[j] = (uint16_t)((was + 1) % V);
+    CHECK_INT(igpt_forward(session, after, &batch), IGPT_OK);
+    CHECK_INT(igpt_features(session, features_after, &batch, layers, 3), IGPT_OK);
+    CHECK(same_bits(before, after, sizeof before) == mask[j]);
+    CHECK(same_bits(features, features_after, sizeof features) == mask[j]);
+    if (!mask[j])                                                 /* everyone sees it, also before */
+      for (i = 0; i < T; i++) CHECK(!same_bits(before + i * V, after + i * V, V * 4));
+    tokens[j] = was;
+  }
+  /* And nothing flows back: the content of a hidden pixel has no gradient beside the head's. Give
+     the hidden pixels a colour that is seen nowhere else: its row of wte stays without gradient. */
+  for (j = 0; j < T; j++) tokens[j] = (uint16_t)(mask[j] ? 8 : j % 8);
+  CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+  igpt_gradients(session, &gradient, NULL, NULL);
+  CHECK(all_zero(gradient + 8 * C, C));
+  CHECK(!all_zero(gradient + 7 * C, C));
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+/* ---- decoding ----------------------------------------------------------------------------------- */
+
+static void check_decoding(const igpt_config *config, igpt_isa isa, int train, int batch)
+{
+  const size_t T = (size_t)(config->rows * config->columns), V = (size_t)config->vocabulary;
+  const size_t N = (size_t)batch;
+  igpt_model *model = model_random(config, 4);
+  uint16_t *tokens = tokens_of(N * T, config->vocabulary, 6);
+  uint16_t *column = (uint16_t *)bytes_of(N * sizeof *column);
+  igpt_batch all = batch_of(tokens, N);
+  float *full = floats_of(N * T * V), *step = floats_of(N * V);
+  igpt_session_desc desc;
+  igpt_session *session = NULL;
+  size_t b, i, keep, errors = 0;
+  memset(&desc, 0, sizeof desc);
+  desc.batch = batch;
+  desc.train = train;
+  desc.isa = isa;
+  CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+  CHECK_INT(igpt_forward(session, full, &all), IGPT_OK);
+  for (keep = 0; keep < T; keep = keep < 3 ? keep + 1 : keep * 2) {
+    uint16_t *prefix = (uint16_t *)bytes_of(N * keep * sizeof *prefix);
+    for (b = 0; b < N; b++) memcpy(prefix + b * keep, tokens + b * T, keep * sizeof *prefix);
+    CHECK_INT(igpt_decode_begin(session, keep ? prefix : NULL, (int)keep, batch), IGPT_OK);
+    for (i = keep; i < T; i++) {
+      for (b = 0; b < N && i; b++) column[b] = tokens[b * T + i - 1];
+      CHECK_INT(igpt_decode(session, step, i == keep ? NULL : column), IGPT_OK);
+      for (b = 0; b < N; b++)
+        if (!same_bits(step + b * V, full + (b * T + i) * V, V * 4)) {
+          if (errors++ == 0)
+            printf("%s, train %d, batch %d, keep %lu: logits of position %lu, picture %lu differ\n",
+                   igpt_isa_name(isa), train, batch, (unsigned long)keep, (unsigned long)i,
+                   (unsigned long)b);
+        }
+    }
+    CHECK_INT(igpt_decode(session, step, column), IGPT_BAD_ARGUMENT);      /* all are decoded */
+    free(prefix);
+  }
+  CHECK_INT(errors, 0);
+  free(step);
+  free(full);
+  free(column);
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+/* Position by position with the cache gives the bits of the full pass, from any prefix. */
+TEST(cached_is_full)
+{
+  const igpt_config small = config_of(3, 5, 40, 7, 5, 11), large = config_of(2, 2, 64, 12, 11, 33);
+  int isa;
+  for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++)
+    if (igpt_isa_supported((igpt_isa)isa)) {
+      check_decoding(&small, (igpt_isa)isa, 0, 1);
+      check_decoding(&small, (igpt_isa)isa, 0, 3);
+      check_decoding(&small, (igpt_isa)isa, 1, 3);        /* keys lie among the activations there */
+      check_decoding(&large, (igpt_isa)isa, 0, 2);
+      check_decoding(&large, (igpt_isa)isa, 1, 18);       /* more rows than the thin product takes */
+    }
+}
+
+/* In a training session the keys share their memory: what overwrites it has to end the decoding. */
+TEST(decoding_ends)
+{
+  const igpt_config config = config_of(2, 2, 32, 4, 4, 9);
+  igpt_model *model = model_random(&config, 4);
+  igpt_session *session = session_of(model, 2, 1);
+  uint16_t *tokens = tokens_of(32, 9, 6), column[2] = { 1, 2 };
+  igpt_batch batch = batch_of(tokens, 2);
+  float full[2 * 16 * 9], step[2 * 9];
+  int call;
+  for (call = 0; call < 4; call++) {
+    static const int layers[] = { 2 };
+    igpt_result result;
+    CHECK_INT(igpt_decode_begin(session, NULL, 0, 2), IGPT_OK);
+    CHECK_INT(igpt_decode(session, step, NULL), IGPT_OK);
+    if (call == 0) CHECK_INT(igpt_forward(session, full, &batch), IGPT_OK);
+    if (call == 1) CHECK_INT(igpt_nll(session, NULL, NULL, &batch), IGPT_OK);
+    if (call == 2) CHECK_INT(igpt_features(session, full, &batch, layers, 1), IGPT_OK);
+    if (call == 3) CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+    result = igpt_decode(session, step, column);
+    if (result == IGPT_OK) {                              /* or else it is right as if undisturbed */
+      uint16_t two[32];
+      memcpy(two, tokens, sizeof two);
+      two[0] = column[0];
+      two[16] = column[1];
+      batch = batch_of(two, 2);
+      CHECK_INT(igpt_forward(session, full, &batch), IGPT_OK);
+      CHECK(same_bits(step, full + 9, 9 * 4) && same_bits(step + 9, full + 16 * 9 + 9, 9 * 4));
+      batch = batch_of(tokens, 2);
+    } else {
+      CHECK_INT(result, IGPT_BAD_ARGUMENT);
+    }
+  }
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+/* ---- sampling ----------------------------------------------------------------------------------- */
+
+TEST(sampling)
+{
+  enum { T = 20, V = 11, N = 7 };
+  const igpt_config config = config_of(2, 2, 32, 4, 5, V);
+  igpt_model *model = model_random(&config, 4);
+  igpt_session *one = session_of(model, 1, 0), *three = session_of(model, 3, 0);
+  igpt_session *training = session_of(model, 4, 1);
+  uint16_t *prompt = tokens_of(N * T, V, 6);
+  uint16_t a[N * T], b[N * T];
+  float logits[T * V];
+  igpt_sample_desc desc;
+  igpt_batch batch;
+  size_t i, n;
+  memset(&desc, 0, sizeof desc);
+  desc.seed = 5;
+
+  /* the same seed, the same pictures, in batches of 1, 3 and 4, and from any number on */
+  memset(a, 0xff, sizeof a);                 /* what is not given is not read: not even valid */
+  memset(b, 0xff, sizeof b);
+  CHECK_INT(igpt_sample(one, a, N, &desc), IGPT_OK);
+  CHECK_INT(igpt_sample(three, b, N, &desc), IGPT_OK);
+  CHECK(same_bits(a, b, sizeof a));
+  for (i = 0; i < N * T; i++) CHECK(a[i] < V);
+  memset(b, 0xff, sizeof b);
+  CHECK_INT(igpt_sample(training, b, N, &desc), IGPT_OK);
+  CHECK(same_bits(a, b, sizeof a));
+  desc.first = 4;
+  memset(b, 0xff, sizeof b);
+  CHECK_INT(igpt_sample(three, b, 3, &desc), IGPT_OK);
+  CHECK(same_bits(a + 4 * T, b, 3 * T * sizeof *a));
+  desc.first = 0;
+  for (n = 1; n < N; n++) CHECK(!same_bits(a, a + n * T, T * sizeof *a));
+  desc.seed = 6;
+  CHECK_INT(igpt_sample(three, b, N, &desc), IGPT_OK);
+  CHECK(!same_bits(a, b, sizeof a));
+
+  /* a prompt stays, and what follows depends on it */
+  desc.keep = 8;
+  memcpy(a, prompt, sizeof a);
+  CHECK_INT(igpt_sample(three, a, N, &desc), IGPT_OK);
+  for (n = 0; n < N; n++) {
+    CHECK(same_bits(a + n * T, prompt + n * T, 8 * sizeof *a));
+    CHECK(!same_bits(a + n * T + 8, b + n * T + 8, 12 * sizeof *a));
+  }
+  desc.keep = T;
+  memcpy(b, prompt, sizeof b);
+  CHECK_INT(igpt_sample(three, b, N, &desc), IGPT_OK);
+  CHECK(same_bits(b, prompt, sizeof b));
+
+  /* top_k 1 takes the largest logit at every position */
+  desc.keep = 3;
+  desc.top_k = 1;
+  memcpy(a, prompt, sizeof a);
+  CHECK_INT(igpt_sample(three, a, 1, &desc), IGPT_OK);
+  batch = batch_of(a, 1);
+  CHECK_INT(igpt_forward(one, logits, &batch), IGPT_OK);
+  for (i = 3; i < T; i++) {
+    size_t v, best = 0;
+    for (v = 1; v < V; v++)
+      if (logits[i * V + v] > logits[i * V + best]) best = v;
+    CHECK_INT(a[i], best);
+  }
+
+  /* the defaults of the desc: temperature 1, all colours, no nucleus; a null desc is a zero desc */
+  memset(&desc, 0, sizeof desc);
+  CHECK_INT(igpt_sample(three, a, N, NULL), IGPT_OK);
+  desc.temperature = 1;
+  desc.top_k = V;
+  desc.top_p = 1;
+  CHECK_INT(igpt_sample(three, b, N, &desc), IGPT_OK);
+  CHECK(same_bits(a, b, sizeof a));
+
+  free(prompt);
+  igpt_session_destroy(training);
+  igpt_session_destroy(three);
+  igpt_session_destroy(one);
+  igpt_model_destroy(model);
+}
+
+/* What is sampled is what the model says: the frequency of first pixels is the softmax of logits[0]. */
+TEST(sampling_frequencies)
+{
+  enum { V = 5, N = 6000 };
+  const igpt_config config = config_of(1, 1, 16, 1, 2, V);
+  igpt_model *model = model_random(&config, 11);
+  igpt_session *session = session_of(model, 600, 0);      /* more pictures than rows of logits */
+  uint16_t *tokens = tokens_of(N * 2, V, 1);
+  igpt_batch batch = batch_of(tokens, 1);
+  float logits[2 * V];
+  double p[V], sum = 0, chi = 0;
+  int seen[V] = { 0 };
+  size_t i;
+  CHECK_INT(igpt_forward(session, logits, &batch), IGPT_OK);
+  for (i = 0; i < V; i++) sum += p[i] = exp((double)logits[i]);
+  CHECK_INT(igpt_sample(session, tokens, N, NULL), IGPT_OK);
+  for (i = 0; i < N; i++) seen[tokens[2 * i]]++;
+  for (i = 0; i < V; i++) {
+    const double expected = N * p[i] / sum;
+    chi += (seen[i] - expected) * (seen[i] - expected) / expected;
+  }
+  CHECK(chi < 18.5);                          /* 4 degrees of freedom: one seed in a thousand */
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+static void draw_many(double *part, const float *logits, int vocabulary, const igpt_sample_desc *desc)
+{
+  enum { N = 20000 };
+  igpt_rng rng = igpt_rng_seed(8, 0);
+  float z[64];
+  int i, v;
+  for (v = 0; v < vocabulary; v++) part[v] = 0;
+  for (i = 0; i < N; i++) {
+    memcpy(z, logits, (size_t)vocabulary * sizeof *z);
+    v = igpt_draw(&rng, z, vocabulary, desc);
+    CHECK(v >= 0 && v < vocabulary);
+    if (v >= 0 && v < vocabulary) part[v]++;
+  }
+  for (v = 0; v < vocabulary; v++) part[v] /= N;
+}
+
+TEST(draw)
+{
+  /* probabilities 0.4 0.3 0.1 0.1 0.1; two equal logits with a draw among them are told apart by
+     their place */
+  static const float logits[] = { 1.3862944f, 1.0986123f, 0, 0, 0 };
+  static const float ties[] = { 0, 2, 2, 2, 1 };
+  igpt_sample_desc desc;
+  igpt_rng rng = igpt_rng_seed(1, 0), copy;
+  double part[5];
+  float z[5];
+  int i;
+  memset(&desc, 0, sizeof desc);
+  draw_many(part, logits, 5, NULL);
+  CHECK_NEAR(part[0], 0.4, 0.015);
+  CHECK_NEAR(part[1], 0.3, 0.015);
+  for (i = 2; i < 5; i++) CHECK_NEAR(part[i], 0.1, 0.01);
+
+  desc.temperature = 0.5f;                    /* squares: 16 9 1 1 1, of 28 */
+  draw_many(part, logits, 5, &desc);
+  CHECK_NEAR(part[0], 16.0 / 28, 0.015);
+  CHECK_NEAR(part[1], 9.0 / 28, 0.015);
+  CHECK_NEAR(part[4], 1.0 / 28, 0.01);
+  desc.temperature = 2;                       /* roots: 2 1.732 1 1 1, of 6.732 */
+  draw_many(part, logits, 5, &desc);
+  CHECK_NEAR(part[0], 2 / 6.732, 0.015);
+  CHECK_NEAR(part[3], 1 / 6.732, 0.015);
+  desc.temperature = 0.01f;
+  draw_many(part, logits, 5, &desc);
+  CHECK(part[0] == 1);
+
+  memset(&desc, 0, sizeof desc);
+  desc.top_k = 2;                             /* 4 3 of 7 */
+  draw_many(part, logits, 5, &desc);
+  CHECK_NEAR(part[0], 4.0 / 7, 0.015);
+  CHECK(part[2] == 0 && part[3] == 0 && part[4] == 0);
+  desc.top_k = 1;
+  draw_many(part, logits, 5, &desc);
+  CHECK(part[0] == 1);
+  desc.top_k = 2;                             /* of three equals the first two */
+  draw_many(part, ties, 5, &desc);
+  CHECK_NEAR(part[1], 0.5, 0.015);
+  CHECK_NEAR(part[2], 0.5, 0.015);
+  CHECK(part[3] == 0);
+  desc.top_k = 99;                            /* more than there are: all */
+  draw_many(part, logits, 5, &desc);
+  CHECK_NEAR(part[0], 0.4, 0.015);
+
+  memset(&desc, 0, sizeof desc);
+  desc.top_p = 0.65f;                         /* 0.4 is too little, 0.7 is enough */
+  draw_many(part, logits, 5, &desc);
+  CHECK_NEAR(part[0], 4.0 / 7, 0.015);
+  CHECK_NEAR(part[1], 3.0 / 7, 0.015);
+  CHECK(part[2] == 0 && part[3] == 0 && part[4] == 0);
+  desc.top_p = 0.35f;
+  draw_many(part, logits, 5, &desc);
+  CHECK(part[0] == 1);
+  desc.top_p = 0.75f;                         /* one of the three equals, the first */
+  draw_many(part, logits, 5, &desc);
+  CHECK_NEAR(part[2], 0.1 / 0.8, 0.015);
+  CHECK(part[3] == 0 && part[4] == 0);
+
+  /* the logits become the probabilities; one draw takes one number; shifts change nothing */
+  memset(&desc, 0, sizeof desc);
+  desc.top_k = 2;
+  memcpy(z, logits, sizeof z);
+  copy = rng;
+  i = igpt_draw(&rng, z, 5, &desc);
+  CHECK_INT(rng.index, copy.index + 1);
+  CHECK_NEAR(z[0], 4.0 / 7, 1e-6);
+  CHECK_NEAR(z[1], 3.0 / 7, 1e-6);
+  CHECK(z[2] == 0 && z[3] == 0 && z[4] == 0);
+  rng = copy;
+  for (i = 0; i < 5; i++) z[i] = logits[i] + 300;
+  igpt_draw(&rng, z, 5, &desc);
+  CHECK_NEAR(z[0], 4.0 / 7, 1e-4);
+  memcpy(z, logits, sizeof z);
+  z[3] = (float)sqrt(-1.0);
+  CHECK_INT(igpt_draw(&rng, z, 5, &desc), -1);
+  memcpy(z, logits, sizeof z);
+  z[0] = z[1] = -(float)HUGE_VAL;             /* impossible, which is fine */
+  for (i = 0; i < 100; i++) {
+    float w[5];
+    memcpy(w, z, sizeof w);
+    CHECK(igpt_draw(&rng, w, 5, NULL) >= 2);
+  }
+}
+
+TEST(masks)
+{
+  enum { N = 200000 };
+  uint8_t *mask = (uint8_t *)bytes_of(N), *same = (uint8_t *)bytes_of(N);
+  igpt_rng a = igpt_rng_seed(3, 1), b = a;
+  size_t i, hidden = 0;
+  igpt_mask_random(&a, mask, N, 0);
+  igpt_mask_random(&b, same, N, 0.15f);
+  CHECK(same_bits(mask, same, N));
+  CHECK(a.index == b.index && a.index > 0);
+  for (i = 0; i < N; i++) {
+    CHECK(mask[i] <= 1);
+    hidden += mask[i];
+  }
+  CHECK_NEAR((double)hidden / N, 0.15, 0.004);
+  igpt_mask_random(&a, same, N, 0.15f);       /* the stream goes on */
+  CHECK(!same_bits(mask, same, N));
+  igpt_mask_random(&a, same, N, 0.5f);
+  for (hidden = 0, i = 0; i < N; i++) hidden += same[i];
+  CHECK_NEAR((double)hidden / N, 0.5, 0.006);
+  free(same);
+  free(mask);
+}
+
+/* A BERT model fills what is hidden, leaves the rest, and does so the same in any batch. */
+TEST(filling)
+{
+  enum { T = 20, V = 11, N = 5 };
+  igpt_config config = config_of(2, 2, 32, 4, 5, V);
+  igpt_model *model;
+  igpt_session *one, *three;
+  uint16_t *tokens = tokens_of(N * T, V, 6), a[N * T], b[N * T];
+  uint8_t mask[N * T], seen[N * T];
+  float logits[T * V];
+  igpt_sample_desc desc;
+  igpt_batch batch;
+  igpt_rng rng = igpt_rng_seed(9, 9);
+  size_t i, n;
+  config.objective = IGPT_BERT;
+  model = model_random(&config, 4);
+  one = session_of(model, 1, 0);
+  three = session_of(model, 3, 0);
+  igpt_mask_random(&rng, mask, sizeof mask, 0.6f);
+  memset(mask + 2 * T, 0, T);                 /* nothing to do, and everything */
+  memset(mask + 3 * T, 1, T);
+  memcpy(seen, mask, sizeof mask);
+  memset(&desc, 0, sizeof desc);
+  desc.seed = 5;
+  for (i = 0; i < N * T; i++) a[i] = b[i] = mask[i] ? 0xffff : tokens[i];
+  CHECK_INT(igpt_fill(one, a, mask, N, &desc), IGPT_OK);
+  CHECK_INT(igpt_fill(three, b, mask, N, &desc), IGPT_OK);
+  CHECK(same_bits(a, b, sizeof a));
+  CHECK(same_bits(mask, seen, sizeof mask));
+  for (i = 0; i < N * T; i++) CHECK(mask[i] ? a[i] < V : a[i] == tokens[i]);
+  desc.rounds = 16;
+  for (i = 0; i < N * T; i++) b[i] = mask[i] ? 0 : tokens[i];
+  CHECK_INT(igpt_fill(three, b, mask, N, &desc), IGPT_OK);
+  CHECK(same_bits(a, b, sizeof a));           /* 16 is the default */
+  desc.rounds = 1;
+  desc.top_k = 1;                             /* one round: the favourites of one pass */
+  CHECK_INT(igpt_fill(three, b, mask, N, &desc), IGPT_OK);
+  for (n = 0; n < N; n++) {
+    batch = batch_of(b + n * T, 1);
+    batch.mask = mask + n * T;
+    CHECK_INT(igpt_forward(one, logits, &batch), IGPT_OK);
+    for (i = 0; i < T; i++) {
+      size_t v, best = 0;
+      for (v = 1; v < V; v++)
+        if (logits[i * V + v] > logits[i * V + best]) best = v;
+      if (mask[n * T + i]) CHECK_INT(b[n * T + i], best);
+    }
+  }
+  desc.rounds = T;                            /* more rounds than one: at most one pixel a round ... */
+  CHECK_INT(igpt_fill(three, a, mask, N, &desc), IGPT_OK);
+  CHECK(!same_bits(a, b, sizeof a));          /* ... later ones look at the earlier ones */
+  igpt_session_destroy(three);
+  igpt_session_destroy(one);
+  igpt_model_destroy(model);
+  free(tokens);
+}
+
+/* ---- learning ----------------------------------------------------------------------------------- */
+
+/* Eight pictures by heart: all that an AR model cannot know is which of the eight comes, ln 8 nats
+   shared by 16 pixels, 0.13. A BERT model with the class head learns labels too. */
+TEST(learning)
+{
+  enum { N = 8, V = 16, T = 16 };
+  int mode;
+  for (mode = 0; mode < 2; mode++) {
+    igpt_config config = config_of(2, 2, 32, 4, 4, V);
+    uint16_t *tokens = tokens_of(N * T, V, 21);
+    uint8_t mask[N * T];
+    int32_t labels[N];
+    igpt_batch batch = batch_of(tokens, N);
+    igpt_rng rng = igpt_rng_seed(1, 1);
+    igpt_schedule_desc schedule;
+    igpt_adam_desc adam;
+    igpt_losses losses;
+    igpt_model *model;
+    igpt_session *session;
+    double first = 0, mean = 0;
+    const int steps = mode ? 400 : 200;
+    int step, i;
+    config.objective = mode ? IGPT_BERT : IGPT_AR;
+    config.classes = mode ? 4 : 0;
+    for (i = 0; i < N; i++) labels[i] = i % 4;
+    if (mode) batch.mask = mask;
+    if (mode) batch.labels = labels;
+    model = model_official(&config, 3);
+    session = session_of(model, N, 1);
+    memset(&schedule, 0, sizeof schedule);
+    schedule.rate = 0.01;
+    schedule.warmup = 10;
+    schedule.steps = steps;
+    memset(&adam, 0, sizeof adam);
+    adam.clip = 1;
+    memset(&losses, 0, sizeof losses);
+    for (step = 0; step < steps; step++) {
+      igpt_mask_random(&rng, mask, sizeof mask, 0);
+      for (i = 0; i < N; i++) mask[i * T + step % T] = 1;       /* never none */
+      CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
+      if (step == 0) first = losses.total;
+      adam.rate = (float)igpt_schedule(&schedule, step);
+      CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_OK);
+    }
+    CHECK_NEAR(first, log(16.0) + (mode ? log(4.0) : 0), 1e-6);
+    CHECK_INT(igpt_nll(session, NULL, &mean, &batch), IGPT_OK);
+    CHECK(mean < (mode ? 0.3 : 0.15));
+    if (!mode) CHECK(mean > log(8.0) / T - 1e-4);    /* less could only be known by looking ahead */
+    if (mode) CHECK(losses.classification < 0.1);
+    if (mode) CHECK_INT(losses.correct, N);
+    igpt_session_destroy(session);
+    igpt_model_destroy(model);
+    free(tokens);
+  }
+}
+
+/* ---- the same bits ------------------------------------------------------------------------------ */
+
+typedef struct order {
+  int kind, workers;                          /* 0: as they come, 1: backwards, 2: shuffled */
+  uint64_t calls;
+} order;
+
+static void run_ordered(void *user, igpt_task *task, void *arg, size_t count)
+{
+  order *o = (order *)user;
+  uint32_t *turn = (uint32_t *)bytes_of(count * sizeof *turn);
+  igpt_rng rng = igpt_rng_seed(17, o->calls++);
+  size_t i;
+  for (i = 0; i < count; i++) turn[i] = (uint32_t)(o->kind == 1 ? count - 1 - i : i);
+  if (o->kind == 2) igpt_rng_shuffle(&rng, turn, count);
+  for (i = 0; i < count; i++)
+    task(arg, turn[i], (int)igpt_rng_below(&rng, (uint32_t)o->workers));
+  free(turn);
+}
+
+/* Five steps, then forward, features and a sample: all that came out, as one block. */
+static float *five_steps(const igpt_config *config, igpt_isa isa, igpt_precision precision,
+                         const igpt_runner *runner, int accumulate, size_t *count)
+{
+  enum { N = 5 };
+  const size_t T = (size_t)(config->rows * config->columns), V = (size_t)config->vocabulary;
+  igpt_model *model = model_random(config, 4);
+  uint16_t *tokens = tokens_of(N * T, config->vocabulary, 6), *sampled = tokens_of(N * T, 2, 0);
+  uint8_t *mask = (uint8_t *)bytes_of(N * T);
+  static const int32_t labels[N] = { 0, 1, 2, 1, 0 };
+  static const int layers[] = { 1, 0, 2 };
+  igpt_rng rng = igpt_rng_seed(0, 0);
+  const size_t P = igpt_model_parameters(model), C = (size_t)config->width;
+  float *out = floats_of(P + 5 * 4 + N * T * V + N * 3 * C + N * T), *at = out;
+  igpt_session_desc desc;
+  igpt_session *session = NULL;
+  igpt_adam_desc adam;
+  igpt_batch batch = batch_of(tokens, N);
+  size_t i;
+  int step;
+  memset(&desc, 0, sizeof desc);
+  desc.batch = 3;
+  desc.train = 1;
+  desc.isa = isa;
+  desc.precision = precision;
+  if (runner) desc.runner = *runner;
+  CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+  igpt_mask_random(&rng, mask, N * T, 0);
+  batch.mask = mask;                          /* AR models do not look at it */
+  if (config->classes) batch.labels = labels;
+  memset(&adam, 0, sizeof adam);
+  adam.rate = 1e-3f;
+  adam.weight_decay = 0.1f;
+  adam.clip = 0.5f;
+  for (step = 0; step < 5; step++) {
+    igpt_losses losses;
+    double norm = 0;
+    int k;
+    for (k = 0; k < accumulate; k++)
+      CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
+    CHECK_INT(igpt_step(session, model, &norm, &adam), IGPT_OK);
+    *at++ = (float)losses.generative;
+    *at++ = (float)losses.total;
+    *at++ = (float)norm;
+    *at++ = (float)losses.correct;
+  }
+  memcpy(at, weights_of(model), P * sizeof *at);
+  at += P;
+  CHECK_INT(igpt_forward(session, at, &batch), IGPT_OK);
+  at += N * T * V;
+  CHECK_INT(igpt_features(session, at, &batch, layers, 3), IGPT_OK);
+  at += N * 3 * C;
+  if (config->objective == IGPT_AR)
+    CHECK_INT(igpt_sample(session, sampled, N, NULL), IGPT_OK);
+  for (i = 0; i < N * T; i++) *at++ = sampled[i];
+  *count = (size_t)(at - out);
+  free(mask);
+  free(sampled);
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+  return out;
+}
+
+TEST(same_bits_for_any_workers)
+{
+  int mode, variant;
+  for (mode = 0; mode < 4; mode++) {
+    /* large enough that every kind of work is cut into several tasks, and of no round number */
+    igpt_config config = config_of(2, 3, 96, 9, 9, 67);
+    const igpt_isa isa = mode == 2 ? IGPT_ISA_GENERIC : IGPT_ISA_AUTO;
+    const igpt_precision precision = mode == 3 ? IGPT_BF16 : IGPT_F32;
+    float *expected;
+    size_t count = 0;
+    if (mode == 1) config.objective = IGPT_BERT;
+    config.classes = 3;
+    expected = five_steps(&config, isa, precision, NULL, 1, &count);
+    for (variant = 0; variant < 6; variant++) {
+      static const int workers[] = { 1, 2, 3, 7, 3, 7 }, kinds[] = { 0, 0, 2, 0, 1, 2 };
+      order how;
+      igpt_runner runner;
+      float *got;
+      if (mode >= 2 && variant != 2 && variant != 4) continue;
+      how.kind = kinds[variant];
+      how.workers = workers[variant];
+      how.calls = 0;
+      runner.run = run_ordered;
+      runner.user = &how;
+      runner.workers = workers[variant];
+      got = five_steps(&config, isa, precision, &runner, 1, &count);
+      CHECK(workers[variant] == 1 || how.calls > 100);      /* it was asked */
+      CHECK(same_bits(got, expected, count * sizeof *got));
+      free(got);
+    }
+    free(expected);
+  }
+}
+
+#ifndef IGPT_NO_THREADS
+TEST(same_bits_with_threads)
+{
+  igpt_config config = config_of(2, 3, 96, 9, 9, 67);
+  float *expected, *got;
+  size_t count = 0;
+  int workers;
+  config.classes = 3;
+  expected = five_steps(&config, IGPT_ISA_AUTO, IGPT_F32, NULL, 1, &count);
+  for (workers = 2; workers <= 7; workers += 5) {
+    igpt_pool *pool = NULL;
+    igpt_runner runner;
+    CHECK_INT(igpt_pool_create(&pool, workers, NULL), IGPT_OK);
+    runner = igpt_pool_runner(pool);
+    got = five_steps(&config, IGPT_ISA_AUTO, IGPT_F32, &runner, 1, &count);
+    CHECK(same_bits(got, expected, count * sizeof *got));
+    free(got);
+    igpt_pool_destroy(pool);
+  }
+  free(expected);
+}
+#endif
+
+/* Two sessions with half a batch each, their gradients added as an all-reduce would, move the model
+   as one session with all of it does. */
+TEST(all_reduce)
+{
+  enum { T = 16, V = 16, N = 6 };
+  const igpt_config config = config_of(2, 2, 32, 4, 4, V);
+  igpt_model *whole = model_random(&config, 4), *parts = model_random(&config, 4);
+  igpt_session *all = session_of(whole, 4, 1), *left = session_of(parts, 4, 1);
+  igpt_session *right = session_of(parts, 4, 1);
+  uint16_t *tokens = tokens_of(N * T, V, 6);
+  igpt_batch batch = batch_of(tokens, N);
+  const size_t P = igpt_model_parameters(whole);
+  igpt_adam_desc adam;
+  float *a = NULL, *b = NULL;
+  double one = 0, two = 0, worst = 0;
+  size_t i, n = 0, m = 0;
+  memset(&adam, 0, sizeof adam);
+  adam.rate = 1e-3f;
+  adam.epsilon = 0.01f;                       /* smooth: see parity.c */
+  CHECK_INT(igpt_backward(all, NULL, &batch, NULL), IGPT_OK);
+  CHECK_INT(igpt_step(all, whole, &one, &adam), IGPT_OK);
+  batch.count = 2;
+  CHECK_INT(igpt_backward(left, NULL, &batch, NULL), IGPT_OK);
+  batch.tokens = tokens + 2 * T;
+  batch.count = 4;
+  CHECK_INT(igpt_backward(right, NULL, &batch, NULL), IGPT_OK);
+  CHECK_INT(igpt_gradients(left, &a, &i, &n), IGPT_OK);
+  CHECK_INT(igpt_gradients(right, &b, &i, &m), IGPT_OK);
+  CHECK_INT(n, 2);
+  CHECK_INT(m, 4);
+  for (i = 0; i < P; i++) a[i] += b[i];
+  adam.pictures = n + m;
+  CHECK_INT(igpt_step(left, parts, &two, &adam), IGPT_OK);
+  CHECK_NEAR(two / one, 1, 1e-6);
+  for (i = 0; i < P; i++) {
+    const double d = fabs((double)weights_of(whole)[i] - weights_of(parts)[i]);
+    if (d > worst) worst = d;
+  }
+  CHECK(worst < 1e-6);
+  free(tokens);
+  igpt_session_destroy(right);
+  igpt_session_destroy(left);
+  igpt_session_destroy(all);
+  igpt_model_destroy(parts);
+  igpt_model_destroy(whole);
+}
+
+/* A gradient that is not finite moves nothing, and the run goes on as if it had not been. */
+TEST(not_finite)
+{
+  enum { T = 16, V = 16, N = 3 };
+  const igpt_config config = config_of(2, 2, 32, 4, 4, V);
+  igpt_model *model = model_random(&config, 4), *twin = model_random(&config, 4);
+  igpt_session *session = session_of(model, 4, 1), *control = session_of(twin, 4, 1);
+  uint16_t *tokens = tokens_of(N * T, V, 6);
+  igpt_batch batch = batch_of(tokens, N);
+  const size_t P = igpt_model_parameters(model);
+  igpt_adam_desc adam;
+  igpt_losses losses;
+  float *gradient = NULL, saved;
+  size_t pictures = 9, i;
+  int step;
+  memset(&adam, 0, sizeof adam);
+  adam.rate = 1e-3f;
+  for (step = 0; step < 3; step++) {
+    CHECK_INT(igpt_backward(control, NULL, &batch, NULL), IGPT_OK);
+    CHECK_INT(igpt_step(control, twin, NULL, &adam), IGPT_OK);
+    CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+    CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_OK);
+    CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+    igpt_gradients(session, &gradient, NULL, NULL);
+    gradient[100 * step] = step == 1 ? (float)HUGE_VAL : (float)sqrt(-1.0);
+    CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_NOT_FINITE);
+    CHECK(same_bits(weights_of(model), weights_of(twin), P * 4));
+    igpt_gradients(session, &gradient, NULL, &pictures);
+    CHECK(all_zero(gradient, P));
+    CHECK_INT(pictures, 0);
+  }
+  /* a weight that is not finite is noticed in the loss */
+  saved = weights_of(model)[0];
+  for (i = 0; i < T * 32; i++) weights_of(model)[(V + 1) * 32 + i] = (float)sqrt(-1.0);
+  CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_NOT_FINITE);
+  igpt_gradients(session, &gradient, NULL, &pictures);
+  CHECK(all_zero(gradient, P));
+  CHECK_INT(pictures, 0);
+  memcpy(weights_of(model), weights_of(twin), P * 4);
+  CHECK(saved == weights_of(model)[0]);
+  CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+  CHECK_INT(igpt_backward(control, NULL, &batch, NULL), IGPT_OK);
+  CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_OK);
+  CHECK_INT(igpt_step(control, twin, NULL, &adam), IGPT_OK);
+  CHECK(same_bits(weights_of(model), weights_of(twin), P * 4));
+  free(tokens);
+  igpt_session_destroy(control);
+  igpt_session_destroy(session);
+  igpt_model_destroy(twin);
+  igpt_model_destroy(model);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------- */
+
+typedef struct meter {
+  size_t calls, frees, live, last;
+  size_t fail_at;                             /* the call that gets null; 0: none */
+  int    wrong;                               /* a free that does not say what was asked for */
+} meter;
+
+static void *meter_alloc(void *user, size_t bytes)
+{
+  meter *m = (meter *)user;
+  size_t *block;
+  if (++m->calls == m->fail_at) return NULL;
+  block = (size_t *)malloc(bytes + 24);       /* 8 past an alignment of 16: the library aligns */
+  if (!block) return NULL;
+  block[0] = bytes;
+  m->live += bytes;
+  m->last = bytes;
+  return block + 3;
+}
+
+static void meter_free(void *user, void *block, size_t bytes)
+{
+  meter *m = (meter *)user;
+  size_t *start = (size_t *)block - 3;
+  m->frees++;
+  if (start[0] != bytes) m->wrong++;
+  m->live -= bytes;
+  free(start);
+}
+
+static igpt_allocator meter_allocator(meter *m)
+{
+  igpt_allocator allocator;
+  memset(m, 0, sizeof *m);
+  allocator.alloc = meter_alloc;
+  allocator.free = meter_free;
+  allocator.user = m;
+  return allocator;
+}
+
+TEST(steady_state)
+{
+  enum { T = 16, V = 16, N = 4 };
+  igpt_config config = config_of(2, 2, 32, 4, 4, V);
+  uint16_t *tokens = tokens_of(N * T, V, 6);
+  static const int32_t labels[N] = { 0, 1, 2, 0 };
+  static const int layers[] = { 0, 2 };
+  float out[N * T * T > N * T * V ? N * T * T : N * T * V];
+  igpt_batch batch = batch_of(tokens, N);
+  igpt_model_desc md;
+  igpt_session_desc sd;
+  igpt_model *model = NULL;
+  igpt_session *session = NULL;
+  igpt_sample_desc sample;
+  igpt_adam_desc adam;
+  size_t bytes = 0;
+  meter mm, ms;
+  int step, train;
+  config.classes = 3;
+  for (train = 0; train < 2; train++) {
+    memset(&md, 0, sizeof md);
+    memset(&sd, 0, sizeof sd);
+    memset(&sample, 0, sizeof sample);
+    md.config = config;
+    md.allocator = meter_allocator(&mm);
+    sd.batch = 3;
+    sd.train = train;
+    sd.allocator = meter_allocator(&ms);
+    CHECK_INT(igpt_model_bytes(&bytes, &md), IGPT_OK);
+    CHECK_INT(mm.calls, 0);
+    CHECK_INT(igpt_model_create(&model, &md), IGPT_OK);
+    CHECK_INT(mm.calls, 1);
+    CHECK_INT(mm.last, bytes);
+    CHECK_INT(igpt_session_bytes(&bytes, &config, &sd), IGPT_OK);
+    CHECK_INT(ms.calls, 0);
+    CHECK_INT(igpt_session_create(&session, model, &sd), IGPT_OK);
+    CHECK_INT(ms.calls, 1);
+    CHECK_INT(ms.last, bytes);
+    batch.labels = labels;
+    memset(&adam, 0, sizeof adam);
+    adam.rate = 1e-3f;
+    sample.keep = 5;
+    for (step = 0; step < 20; step++) {
+      if (train) {
+        CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+        CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_OK);
+      }
+      CHECK_INT(igpt_forward(session, out, &batch), IGPT_OK);
+      CHECK_INT(igpt_nll(session, out, NULL, &batch), IGPT_OK);
+      CHECK_INT(igpt_features(session, out, &batch, layers, 2), IGPT_OK);
+      CHECK_INT(igpt_attention_map(session, out, &batch, 1, 1), IGPT_OK);
+      if (train) CHECK_INT(igpt_classify(session, out, &batch), IGPT_OK);
+      CHECK_INT(igpt_sample(session, tokens, N, &sample), IGPT_OK);
+    }
+    CHECK_INT(mm.calls, 1);
+    CHECK_INT(ms.calls, 1);
+    CHECK_INT(mm.frees + ms.frees, 0);
+    igpt_session_destroy(session);
+    igpt_model_destroy(model);
+    CHECK_INT(mm.live + ms.live, 0);
+    CHECK_INT(mm.frees + ms.frees, 2);
+    CHECK_INT(mm.wrong + ms.wrong, 0);
+  }
+  igpt_session_destroy(NULL);
+  igpt_model_destroy(NULL);
+  free(tokens);
+}
+
+/* A block of the caller's, of any alignment, is enough if it has the bytes, and is not overrun. */
+TEST(own_memory)
+{
+  enum { T = 16, V = 16, N = 3, GUARD = 64 };
+  const igpt_config config = config_of(2, 2, 32, 4, 4, V);
+  uint16_t *tokens = tokens_of(N * T, V, 6);
+  igpt_batch batch = batch_of(tokens, N);
+  igpt_model *reference = model_official(&config, 3);
+  size_t skew;
+  for (skew = 0; skew < 70; skew += 23) {
+    int train = skew != 23;
+    igpt_model_desc md;
+    igpt_session_desc sd;
+    igpt_model *model = NULL;
+    igpt_session *session = NULL;
+    size_t model_bytes = 0, session_bytes = 0;
+    unsigned char *a, *b;
+    igpt_adam_desc adam;
+    memset(&md, 0, sizeof md);
+    memset(&sd, 0, sizeof sd);
+    memset(&adam, 0, sizeof adam);
+    md.config = config;
+    md.seed = 3;
+    md.log.line = listen;
+    sd.batch = 2;
+    sd.train = train;
+    sd.log.line = listen;
+    CHECK_INT(igpt_model_bytes(&model_bytes, &md), IGPT_OK);
+    CHECK_INT(igpt_session_bytes(&session_bytes, &config, &sd), IGPT_OK);
+    a = (unsigned char *)bytes_of(skew + model_bytes + GUARD);
+    b = (unsigned char *)bytes_of(skew + session_bytes + GUARD);
+    md.memory = a + skew;
+    md.memory_bytes = model_bytes - 1;
+    CHECK_FAILS(igpt_model_create(&model, &md), IGPT_OUT_OF_MEMORY, "memory_bytes", NULL);
+    CHECK(model == NULL);
+    md.memory_bytes = model_bytes;
+    CHECK_INT(igpt_model_create(&model, &md), IGPT_OK);
+    CHECK(same_bits(weights_of(model), weights_of(reference), igpt_model_parameters(model) * 4));
+    sd.memory = b + skew;
+    sd.memory_bytes = session_bytes - 1;
+    CHECK_FAILS(igpt_session_create(&session, model, &sd), IGPT_OUT_OF_MEMORY, "memory_bytes", NULL);
+    CHECK(session == NULL);
+    sd.memory_bytes = session_bytes;
+    CHECK_INT(igpt_session_create(&session, model, &sd), IGPT_OK);
+    adam.rate = 1e-3f;
+    if (train) {
+      CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+      CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_OK);
+    }
+    CHECK_INT(igpt_sample(session, tokens, N, NULL), IGPT_OK);
+    igpt_session_destroy(session);            /* gives back what is not the allocator's: nothing */
+    igpt_model_destroy(model);
+    CHECK(all_bytes(a, 0x5a, skew) && all_bytes(a + skew + model_bytes, 0x5a, GUARD));
+    CHECK(all_bytes(b, 0x5a, skew) && all_bytes(b + skew + session_bytes, 0x5a, GUARD));
+    free(b);
+    free(a);
+  }
+  igpt_model_destroy(reference);
+  free(tokens);
+}
+
+/* More pictures at once than one chunk of logits has rows: nothing may run over. */
+TEST(large_batches)
+{
+  enum { T = 2, V = 64, N = 1100 };
+  const igpt_config config = config_of(1, 1, 8, 1, T, V);
+  igpt_model *model = model_random(&config, 5);
+  uint16_t *tokens = tokens_of(N * T, V, 6), *other = tokens_of(N * T, V, 6);
+  igpt_session_desc desc;
+  igpt_session *small = session_of(model, 7, 0), *large = NULL;
+  unsigned char *block;
+  size_t bytes = 0;
+  memset(&desc, 0, sizeof desc);
+  desc.batch = N;
+  CHECK_INT(igpt_session_bytes(&bytes, &config, &desc), IGPT_OK);
+  block = (unsigned char *)bytes_of(bytes + 65536);
+  desc.memory = block;
+  desc.memory_bytes = bytes;
+  CHECK_INT(igpt_session_create(&large, model, &desc), IGPT_OK);
+  CHECK_INT(igpt_sample(large, tokens, N, NULL), IGPT_OK);
+  CHECK_INT(igpt_sample(small, other, N, NULL), IGPT_OK);
+  CHECK(same_bits(tokens, other, N * T * sizeof *tokens));
+  CHECK(all_bytes(block + bytes, 0x5a, 65536));
+  igpt_session_destroy(large);
+  igpt_session_destroy(small);
+  igpt_model_destroy(model);
+  free(block);
+  free(other);
+  free(tokens);
+}
+
+TEST(out_of_memory)
+{
+  const igpt_config config = config_of(2, 2, 32, 4, 4, 16);
+  igpt_model_desc md;
+  igpt_session_desc sd;
+  igpt_model *model = NULL;
+  igpt_session *session = NULL;
+  meter m, mm;
+  size_t n, failures = 0;
+  memset(&md, 0, sizeof md);
+  md.config = config;
+  md.log.line = listen;
+  for (n = 1; n < 20; n++) {
+    md.allocator = meter_allocator(&mm);
+    mm.fail_at = n;
+    model = (igpt_model *)1;
+    if (igpt_model_create(&model, &md) == IGPT_OK) break;
+    failures++;
+    CHECK_INT(said_result, IGPT_OUT_OF_MEMORY);
+    CHECK(model == NULL);
+    CHECK_INT(mm.live, 0);
+  }
+  CHECK(failures >= 1 && n < 20);
+  memset(&sd, 0, sizeof sd);
+  sd.train = 1;
+  sd.log.line = listen;
+  failures = 0;
+  for (n = 1; n < 20; n++) {
+    sd.allocator = meter_allocator(&m);
+    m.fail_at = n;
+    session = (igpt_session *)1;
+    if (igpt_session_create(&session, model, &sd) == IGPT_OK) break;
+    failures++;
+    CHECK_INT(said_result, IGPT_OUT_OF_MEMORY);
+    CHECK(session == NULL);
+    CHECK_INT(m.live, 0);
+  }
+  CHECK(failures >= 1 && n < 20);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+  CHECK_INT(m.live, 0);
+  CHECK_INT(mm.live, 0);
+  md.allocator.free = NULL;                   /* only one of the two */
+  CHECK_FAILS(igpt_model_create(&model, &md), IGPT_BAD_ARGUMENT, "alloc", "free");
+  CHECK(model == NULL);
+}
+
+/* ---- defaults ----------------------------------------------------------------------------------- */
+
+/* The number after "0: " in the comment of a field of a public struct: `code` is the line without its
+   spaces, up to the semicolon. */
+static double documented(const char *text, const char *structure, const char *code)
+{
+  char open[80];
+  const char *line, *end;
+  snprintf(open, sizeof open, "typedef struct %s {", structure);
+  line = strstr(text, open);
+  end = line ? strstr(line, "\n}") : NULL;
+  while (line && (line = strchr(line, '\n')) != NULL && line < end) {
+    const char *at = ++line, *want = code, *zero = strstr(line, " 0: ");
+    for (; *want; at++) {
+      if (*at == ' ') continue;
+      if (*at != *want) break;
+      want++;
+    }
+    if (!*want && *at == ';' && zero && zero < strchr(line, '\n')) return strtod(zero + 4, NULL);
+  }
+  test_errors++;
+  printf("%s: no \"0: ...\" beside %s in struct %s\n", HEADER, code, structure);
+  return -1;
+}
+
+TEST(defaults)
+{
+  enum { T = 16, V = 16, N = 2 };
+  FILE *file = fopen(HEADER, "rb");
+  static char text[1 << 21];
+  igpt_config config;
+  const igpt_session_desc *resolved;
+  igpt_model *model, *twin;
+  igpt_session *session, *control;
+  igpt_adam_desc adam;
+  uint16_t *tokens = tokens_of(N * T, V, 6);
+  igpt_batch batch = batch_of(tokens, N);
+  size_t length;
+  int step;
+  if (!file) {
+    free(tokens);
+    SKIP("cannot open igpt.h: run this from the root of the repository");
+  }
+  length = fread(text, 1, sizeof text - 1, file);
+  text[length] = 0;
+  fclose(file);
+
+  memset(&config, 0, sizeof config);
+  CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
+  CHECK_INT(config.layers, 8);
+  CHECK_INT(config.layers, documented(text, "igpt_config", "intlayers"));
+  CHECK_INT(config.width, 128);
+  CHECK_INT(config.width, documented(text, "igpt_config", "intwidth"));
+  CHECK_INT(config.heads, 128 / 32);          /* "0: width / 32, at least 1" */
+  CHECK_INT(config.rows, 32);
+  CHECK_INT(config.rows, documented(text, "igpt_config", "introws,columns"));
+  CHECK_INT(config.columns, 32);
+  CHECK_INT(config.vocabulary, 512);
+  CHECK_INT(config.vocabulary, documented(text, "igpt_config", "intvocabulary"));
+  CHECK_INT(config.classes, 0);
+  CHECK_INT(config.objective, IGPT_AR);
+  CHECK(config.norm_epsilon == 1e-5f);
+  CHECK(config.norm_epsilon == (float)documented(text, "igpt_config", "floatnorm_epsilon"));
+  config = config_of(0, 0, 96, 7, 0, 0);
+  CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
+  CHECK_INT(config.heads, 3);
+  CHECK_INT(config.columns, 7);               /* columns = rows */
+  config = config_of(0, 0, 40, 0, 0, 0);
+  CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
+  CHECK_INT(config.heads, 1);
+  config = config_of(0, 0, 8, 0, 0, 0);
+  CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
+  CHECK_INT(config.heads, 1);
+
+  /* resolved values can be asked for */
+  config = config_of(2, 2, 32, 4, 4, V);
+  model = model_random(&config, 4);
+  twin = model_random(&config, 4);
+  CHECK(igpt_model_config(model)->norm_epsilon == 1e-5f);
+  session = session_of(model, 0, 1);
+  control = session_of(twin, 0, 1);
+  resolved = igpt_session_resolved(session);
+  CHECK_INT(resolved->batch, 1);
+  CHECK_INT(resolved->batch, documented(text, "igpt_session_desc", "intbatch"));
+  CHECK_INT(resolved->precision, IGPT_F32);
+  CHECK_INT(resolved->isa, igpt_isa_best());
+  CHECK(resolved->allocator.alloc != NULL && resolved->allocator.free != NULL);
+
+  /* zero fields of Adam do what the documented numbers do, and other numbers do something else */
+  for (step = 0; step < 3; step++) {
+    memset(&adam, 0, sizeof adam);
+    adam.rate = 1e-3f;
+    CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+    CHECK_INT(igpt_step(session, model, NULL, &adam), IGPT_OK);
+    adam.beta1 = 0.9f;
+    adam.beta2 = 0.95f;
+    adam.epsilon = 1e-8f;
+    adam.pictures = N;
+    CHECK(adam.beta1 == (float)documented(text, "igpt_adam_desc", "floatbeta1,beta2"));
+    CHECK(strstr(text, "0: 0.9, 0.95") != NULL);
+    CHECK(adam.epsilon == (float)documented(text, "igpt_adam_desc", "floatepsilon"));
+    CHECK_INT(igpt_backward(control, NULL, &batch, NULL), IGPT_OK);
+    CHECK_INT(igpt_step(control, twin, NULL, &adam), IGPT_OK);
+    CHECK(same_bits(weights_of(model), weights_of(twin), igpt_model_parameters(model) * 4));
+  }
+  adam.rate = 0;                              /* allowed, and moves nothing */
+  CHECK_INT(igpt_backward(control, NULL, &batch, NULL), IGPT_OK);
+  CHECK_INT(igpt_step(control, twin, NULL, &adam), IGPT_OK);
+  CHECK(same_bits(weights_of(model), weights_of(twin), igpt_model_parameters(model) * 4));
+  igpt_session_destroy(control);
+  igpt_session_destroy(session);
+  igpt_model_destroy(twin);
+  igpt_model_destroy(model);
+  free(tokens);
+}
+
+/* ---- sizes -------------------------------------------------------------------------------------- */
+
+static igpt_plan plan_of(const igpt_config *config, int batch, int train)
+{
+  igpt_session_desc desc;
+  igpt_plan plan;
+  memset(&desc, 0, sizeof desc);
+  memset(&plan, 0, sizeof plan);
+  desc.batch = batch;
+  desc.train = train;
+  CHECK_INT(igpt_plan_make(&plan, config, &desc), IGPT_OK);
+  return plan;
+}
+
+TEST(plan)
+{
+  static const struct { const char *name; int heads, side; uint64_t parameters; } paper[] = {
+    { "S", 8, 0, 76571648u }, { "M", 8, 0, 455157760u }, { "L", 16, 0, 1362250752u },
+    { "XL", 24, 32, 6801438720u }, { "XL", 24, 0, 6810875904u },
+    { "tiny", 2, 0, 328320u }, { "small-cpu", 4, 0, 1837312u }, { "medium-cpu", 8, 0, 9968128u }
+  };
+  static const struct { int layers, width; uint64_t parameters; } items[] = {
+    { 4, 64, 328320 }, { 6, 128, 1443584 }, { 8, 128, 1837312 }, { 6, 192, 3050112 },
+    { 8, 256, 6820352 }
+  };
+  size_t i;
+  int train;
+  for (i = 0; i < sizeof paper / sizeof *paper; i++) {
+    igpt_config config;
+    igpt_plan plan;
+    memset(&config, 0, sizeof config);
+    CHECK_INT(igpt_config_preset(&config, paper[i].name), IGPT_OK);
+    CHECK_INT(config.heads, paper[i].heads);
+    if (paper[i].side) config.rows = config.columns = paper[i].side;
+    if (sizeof(size_t) < 8 && paper[i].parameters > 200000000u) continue;
+    plan = plan_of(&config, 1, 0);
+    CHECK_INT(plan.parameters, paper[i].parameters);
+    CHECK(plan.model_bytes >= plan.parameters * 4);
+    CHECK(plan.model_bytes <= plan.parameters * 4 + (1 << 20));
+  }
+  for (i = 0; i < sizeof items / sizeof *items; i++) {
+    igpt_config config;
+    memset(&config, 0, sizeof config);
+    config.layers = items[i].layers;
+    config.width = items[i].width;
+    CHECK_INT(plan_of(&config, 1, 0).parameters, items[i].parameters);
+    config.objective = IGPT_BERT;             /* no start vector */
+    CHECK_INT(plan_of(&config, 1, 0).parameters, items[i].parameters - (uint64_t)items[i].width);
+    config.classes = 10;
+    CHECK_INT(plan_of(&config, 1, 0).parameters, items[i].parameters + 9 * (uint64_t)items[i].width);
+  }
+  for (train = 0; train < 2; train++) {       /* the plan is what happens */
+    igpt_config config = config_of(3, 4, 64, 8, 8, 50);
+    igpt_session_desc sd;
+    igpt_model_desc md;
+    igpt_plan plan = plan_of(&config, 4, train), twice = plan_of(&config, 8, train);
+    igpt_model *model;
+    size_t bytes = 0, sum;
+    double matrices, attention;
+    memset(&sd, 0, sizeof sd);
+    memset(&md, 0, sizeof md);
+    sd.batch = 4;
+    sd.train = train;
+    md.config = config;
+    CHECK_INT(igpt_session_bytes(&bytes, &config, &sd), IGPT_OK);
+    CHECK_INT(plan.session_bytes, bytes);
+    CHECK_INT(igpt_model_bytes(&bytes, &md), IGPT_OK);
+    CHECK_INT(plan.model_bytes, bytes);
+    model = model_official(&config, 0);
+    CHECK_INT(plan.parameters, igpt_model_parameters(model));
+    igpt_model_destroy(model);
+    sum = plan.gradient_bytes + plan.moment_bytes + plan.activation_bytes + plan.cache_bytes
+        + plan.scratch_bytes;
+    CHECK_INT(plan.session_bytes, sum);       /* "the sum of the next five" */
+    if (train) {
+      CHECK(plan.gradient_bytes >= plan.parameters * 4);
+      CHECK(plan.gradient_bytes < plan.parameters * 4 + 64);
+      CHECK(plan.moment_bytes >= plan.parameters * 8);
+      CHECK(plan.moment_bytes < plan.parameters * 8 + 128);
+      CHECK(plan.activation_bytes >= 3 * 4 * 64 * 10 * 64 * 4u);     /* L B T (10 C) floats */
+    } else {
+      CHECK_INT(plan.gradient_bytes, 0);
+      CHECK_INT(plan.moment_bytes, 0);
+      CHECK(plan.cache_bytes >= 3 * 4 * 64 * 2 * 64 * 4u);           /* L B T (2 C) floats */
+      sd.no_cache = 1;
+      CHECK_INT(igpt_session_bytes(&bytes, &config, &sd), IGPT_OK);
+      CHECK_INT(bytes, plan.session_bytes - plan.cache_bytes);
+    }
+    CHECK(twice.activation_bytes + twice.cache_bytes
+          >= 2 * (plan.activation_bytes + plan.cache_bytes) - 8192);
+    /* T = 64, C = 64, L = 3, V = 50: 2 FLOPs a multiply-add */
+    matrices = 2.0 * 64 * (3 * 12.0 * 64 * 64 + 50 * 64);
+    attention = 3 * 2 * 2.0 * 64 * 64 * 64;
+    CHECK(plan.forward_flops >= matrices + 0.5 * attention);
+    CHECK(plan.forward_flops <= matrices + attention);
+    CHECK(plan.train_flops >= 3 * plan.forward_flops - attention);
+    CHECK(plan.train_flops <= 3 * matrices + 4 * attention);
+    CHECK(plan.decode_flops >= matrices && plan.decode_flops <= matrices + attention);
+  }
+}
+
+/* ---- asking for what cannot be ------------------------------------------------------------------- */
+
+TEST(bad_configurations)
+{
+  igpt_config config = config_of(2, 3, 128, 4, 4, 16);
+  igpt_model_desc desc;
+  igpt_model *model = (igpt_model *)1;
+  igpt_log log;
+  igpt_plan plan;
+  size_t bytes = 77;
+  memset(&log, 0, sizeof log);
+  log.line = listen;
+  memset(&desc, 0, sizeof desc);
+  desc.log = log;
+  desc.config = config;
+  CHECK_FAILS(igpt_model_create(&model, &desc), IGPT_BAD_ARGUMENT, "3", "128");
+  CHECK(model == NULL && strstr(said, "heads") && strstr(said, "width"));
+  CHECK_FAILS(igpt_model_bytes(&bytes, &desc), IGPT_BAD_ARGUMENT, "3", "128");
+  CHECK_INT(bytes, 77);                       /* what cannot be written is left alone */
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "heads is 3", "128");
+  config = config_of(-2, 2, 32, 4, 4, 16);
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "layers", "-2");
+  config = config_of(2, 2, -32, 4, 4, 16);
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "width", "-32");
+  config = config_of(2, 2, 32, -4, 4, 16);
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "rows", "-4");
+  config = config_of(2, 2, 32, 4, -5, 16);
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "columns", "-5");
+  config = config_of(2, 2, 32, 4, 4, 65536);
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "vocabulary", "65536");
+  config = config_of(2, 2, 32, 4, 4, 65535);
+  CHECK_INT(igpt_config_resolve(&config, &log), IGPT_OK);
+  config = config_of(2, 2, 32, 4, 4, 16);
+  config.classes = -1;
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "classes", "-1");
+  config.classes = 0;
+  config.objective = (igpt_objective)2;
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "objective", "2");
+  config.objective = IGPT_AR;
+  config.norm_epsilon = -1;
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "norm_epsilon", "-1");
+  config.norm_epsilon = (float)sqrt(-1.0);
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "norm_epsilon", "nan");
+  CHECK_INT(igpt_config_resolve(NULL, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_config_preset(&config, "XXL"), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_config_preset(&config, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_config_preset(NULL, "S"), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_model_create(NULL, &desc), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_model_bytes(NULL, &desc), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_plan_make(NULL, &config, NULL), IGPT_BAD_ARGUMENT);
+  /* sizes that do not fit are noticed, not wrapped */
+  {
+    igpt_session_desc sd;
+    memset(&sd, 0, sizeof sd);
+    sd.log = log;
+    sd.batch = 1 << 20;
+    sd.train = 1;
+    config = config_of(4096, 1, 1 << 20, 1 << 15, 1 << 15, 65535);
+    CHECK_FAILS(igpt_plan_make(&plan, &config, &sd), IGPT_TOO_LARGE, NULL, NULL);
+    CHECK_FAILS(igpt_session_bytes(&bytes, &config, &sd), IGPT_TOO_LARGE, NULL, NULL);
+    CHECK_INT(bytes, 77);
+    sd.batch = -1;
+    config = config_of(1, 1, 8, 1, 1, 2);
+    CHECK_FAILS(igpt_plan_make(&plan, &config, &sd), IGPT_BAD_ARGUMENT, "batch", "-1");
+  }
+}
+
+TEST(bad_calls)
+{
+  enum { T = 16, V = 16 };
+  igpt_config config = config_of(2, 2, 32, 4, 4, V);
+  igpt_model *ar, *bert, *plain;
+  igpt_session *s = NULL, *b = NULL, *bare = NULL, *run = NULL;
+  igpt_session_desc desc;
+  uint16_t *tokens = tokens_of(2 * T, V, 6);
+  uint8_t mask[2 * T];
+  int32_t labels[2] = { 0, 3 };
+  float out[2 * T * V];
+  igpt_batch batch = batch_of(tokens, 2), bad;
+  igpt_sample_desc sample;
+  igpt_adam_desc adam;
+  igpt_tensor tensor;
+  double norm;
+  int layer = 0;
+  memset(mask, 1, sizeof mask);
+  memset(&sample, 0, sizeof sample);
+  memset(&adam, 0, sizeof adam);
+  adam.rate = 1e-3f;
+  plain = model_official(&config, 1);
+  config.classes = 3;
+  ar = model_official(&config, 1);
+  config.objective = IGPT_BERT;
+  bert = model_official(&config, 1);
+  memset(&desc, 0, sizeof desc);
+  desc.log.line = listen;
+  desc.batch = 2;
+  desc.train = 1;
+  CHECK_INT(igpt_session_create(&s, ar, &desc), IGPT_OK);
+  CHECK_INT(igpt_session_create(&b, bert, &desc), IGPT_OK);
+  CHECK_INT(igpt_session_create(&bare, plain, &desc), IGPT_OK);
+  desc.train = 0;
+  desc.no_cache = 1;
+  CHECK_INT(igpt_session_create(&run, ar, &desc), IGPT_OK);
+
+  /* the wrong objective, a head that was never trained */
+  CHECK_FAILS(igpt_sample(b, tokens, 2, &sample), IGPT_WRONG_OBJECTIVE, "BERT", NULL);
+  CHECK_FAILS(igpt_decode_begin(b, NULL, 0, 1), IGPT_WRONG_OBJECTIVE, "BERT", NULL);
+  CHECK_FAILS(igpt_fill(s, tokens, mask, 2, &sample), IGPT_WRONG_OBJECTIVE, "AR", NULL);
+  CHECK_FAILS(igpt_classify(s, out, &batch), IGPT_UNTRAINED_HEAD, "head", NULL);
+  CHECK_FAILS(igpt_classify(b, out, &batch), IGPT_UNTRAINED_HEAD, "head", NULL);
+  CHECK_FAILS(igpt_classify(bare, out, &batch), IGPT_UNTRAINED_HEAD, "head", NULL);
+  CHECK_INT(igpt_model_tensor(ar, &tensor, "score.weight"), IGPT_OK);
+  tensor.data[95] = 1e-20f;                   /* one scalar, the last, is enough */
+  CHECK_INT(igpt_classify(s, out, &batch), IGPT_OK);
+
+  /* tokens and labels out of range, named with both values */
+  bad = batch;
+  tokens[T + 3] = V;
+  CHECK_FAILS(igpt_forward(s, out, &bad), IGPT_BAD_ARGUMENT, "16", "vocabulary");
+  CHECK_FAILS(igpt_nll(s, out, &norm, &bad), IGPT_BAD_ARGUMENT, "picture 1", "position 3");
+  CHECK_FAILS(igpt_backward(s, NULL, &bad, NULL), IGPT_BAD_ARGUMENT, "16", NULL);
+  CHECK_FAILS(igpt_features(s, out, &bad, &layer, 1), IGPT_BAD_ARGUMENT, "16", NULL);
+  CHECK_FAILS(igpt_attention_map(s, out, &bad, 0, 0), IGPT_BAD_ARGUMENT, "16", NULL);
+  CHECK_FAILS(igpt_classify(s, out, &bad), IGPT_BAD_ARGUMENT, "16", NULL);
+  tokens[T + 3] = 2;
+  tokens[1] = 999;
+  sample.keep = 2;
+  CHECK_FAILS(igpt_sample(s, tokens, 2, &sample), IGPT_BAD_ARGUMENT, "999", "16");
+  tokens[1] = 1;
+  bad.labels = labels;
+  CHECK_FAILS(igpt_backward(s, NULL, &bad, NULL), IGPT_BAD_ARGUMENT, "3", "labels");
+  labels[1] = -1;
+  CHECK_FAILS(igpt_backward(s, NULL, &bad, NULL), IGPT_BAD_ARGUMENT, "-1", "labels");
+  labels[1] = 2;
+  CHECK_INT(igpt_backward(s, NULL, &bad, NULL), IGPT_OK);
+  CHECK_INT(igpt_gradients_zero(s), IGPT_OK);
+  CHECK_FAILS(igpt_backward(bare, NULL, &bad, NULL), IGPT_BAD_ARGUMENT, "class", NULL);
+
+  /* null pointers */
+  CHECK_INT(igpt_forward(NULL, out, &batch), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_forward(s, NULL, &batch), IGPT_BAD_ARGUMENT, "logits", NULL);
+  CHECK_FAILS(igpt_forward(s, out, NULL), IGPT_BAD_ARGUMENT, "batch", NULL);
+  bad = batch;
+  bad.tokens = NULL;
+  CHECK_FAILS(igpt_forward(s, out, &bad), IGPT_BAD_ARGUMENT, "tokens", NULL);
+  bad.count = 0;
+  CHECK_INT(igpt_forward(s, out, &bad), IGPT_OK);          /* nothing to do */
+  CHECK_INT(igpt_nll(NULL, out, &norm, &batch), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_nll(s, NULL, NULL, &batch), IGPT_OK);
+  CHECK_INT(igpt_classify(NULL, out, &batch), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_classify(s, NULL, &batch), IGPT_BAD_ARGUMENT, "logits", NULL);
+  CHECK_INT(igpt_features(NULL, out, &batch, &layer, 1), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_features(s, NULL, &batch, &layer, 1), IGPT_BAD_ARGUMENT, "features", NULL);
+  CHECK_FAILS(igpt_features(s, out, &batch, NULL, 1), IGPT_BAD_ARGUMENT, "layers", NULL);
+  layer = 3;
+  CHECK_FAILS(igpt_features(s, out, &batch, &layer, 1), IGPT_BAD_ARGUMENT, "3", "2");
+  layer = -1;
+  CHECK_FAILS(igpt_features(s, out, &batch, &layer, 1), IGPT_BAD_ARGUMENT, "-1", NULL);
+  CHECK_INT(igpt_attention_map(NULL, out, &batch, 0, 0), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_attention_map(s, NULL, &batch, 0, 0), IGPT_BAD_ARGUMENT, "map", NULL);
+  CHECK_FAILS(igpt_attention_map(s, out, &batch, 2, 0), IGPT_BAD_ARGUMENT, "layer 2", NULL);
+  CHECK_FAILS(igpt_attention_map(s, out, &batch, 0, 2), IGPT_BAD_ARGUMENT, "head 2", NULL);
+  CHECK_INT(igpt_sample(NULL, tokens, 1, &sample), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_sample(s, NULL, 1, &sample), IGPT_BAD_ARGUMENT, "tokens", NULL);
+  sample.keep = T + 1;
+  CHECK_FAILS(igpt_sample(s, tokens, 1, &sample), IGPT_BAD_ARGUMENT, "keep", "17");
+  sample.keep = -1;
+  CHECK_FAILS(igpt_sample(s, tokens, 1, &sample), IGPT_BAD_ARGUMENT, "keep", "-1");
+  sample.keep = 0;
+  sample.temperature = -1;
+  CHECK_FAILS(igpt_sample(s, tokens, 1, &sample), IGPT_BAD_ARGUMENT, "temperature", "-1");
+  sample.temperature = 0;
+  sample.top_p = 1.5f;
+  CHECK_FAILS(igpt_sample(s, tokens, 1, &sample), IGPT_BAD_ARGUMENT, "top_p", "1.5");
+  sample.top_p = 0;
+  sample.top_k = -3;
+  CHECK_FAILS(igpt_sample(s, tokens, 1, &sample), IGPT_BAD_ARGUMENT, "top_k", "-3");
+  sample.top_k = 0;
+  CHECK_FAILS(igpt_sample(run, tokens, 1, &sample), IGPT_BAD_ARGUMENT, "no_cache", NULL);
+  CHECK_INT(igpt_fill(NULL, tokens, mask, 1, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_fill(b, NULL, mask, 1, NULL), IGPT_BAD_ARGUMENT, "tokens", NULL);
+  CHECK_FAILS(igpt_fill(b, tokens, NULL, 1, NULL), IGPT_BAD_ARGUMENT, "mask", NULL);
+  CHECK_INT(igpt_decode_begin(NULL, NULL, 0, 1), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_decode_begin(s, NULL, 2, 1), IGPT_BAD_ARGUMENT, "prefix", NULL);
+  CHECK_FAILS(igpt_decode_begin(s, NULL, 0, 3), IGPT_BAD_ARGUMENT, "count 3", NULL);
+  CHECK_FAILS(igpt_decode(s, out, NULL), IGPT_BAD_ARGUMENT, "begin", NULL);
+  CHECK_INT(igpt_decode(NULL, out, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_decode_begin(s, NULL, 0, 2), IGPT_OK);
+  CHECK_INT(igpt_decode(s, out, NULL), IGPT_OK);
+  CHECK_FAILS(igpt_decode(s, out, NULL), IGPT_BAD_ARGUMENT, "tokens", NULL);
+  tokens[0] = V;
+  CHECK_FAILS(igpt_decode(s, out, tokens), IGPT_BAD_ARGUMENT, "16", NULL);
+  tokens[0] = 0;
+  CHECK_INT(igpt_decode(s, out, tokens), IGPT_OK);         /* the session is still usable */
+
+  /* training */
+  CHECK_INT(igpt_backward(NULL, NULL, &batch, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_backward(run, NULL, &batch, NULL), IGPT_BAD_ARGUMENT, "train", NULL);
+  CHECK_FAILS(igpt_gradients(run, NULL, NULL, NULL), IGPT_BAD_ARGUMENT, "train", NULL);
+  CHECK_FAILS(igpt_gradient_at(run, &tensor, 0), IGPT_BAD_ARGUMENT, "train", NULL);
+  CHECK_INT(igpt_gradient_at(s, &tensor, 999), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_gradient_norm(s, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_gradient_norm(NULL, &norm), IGPT_BAD_ARGUMENT);
+  CHECK_FAILS(igpt_step(run, ar, NULL, &adam), IGPT_BAD_ARGUMENT, "train", NULL);
+  CHECK_FAILS(igpt_step(s, ar, NULL, &adam), IGPT_BAD_ARGUMENT, "backward", NULL);
+  CHECK_INT(igpt_backward(s, NULL, &batch, NULL), IGPT_OK);
+  CHECK_FAILS(igpt_step(s, NULL, NULL, &adam), IGPT_BAD_ARGUMENT, "model", NULL);
+  CHECK_FAILS(igpt_step(s, plain, NULL, &adam), IGPT_BAD_ARGUMENT, "model", NULL);
+  CHECK_FAILS(igpt_step(s, ar, NULL, NULL), IGPT_BAD_ARGUMENT, "desc", NULL);
+  adam.rate = -1;
+  CHECK_FAILS(igpt_step(s, ar, NULL, &adam), IGPT_BAD_ARGUMENT, "rate", "-1");
+  adam.rate = 1e-3f;
+  adam.beta2 = 1;
+  CHECK_FAILS(igpt_step(s, ar, NULL, &adam), IGPT_BAD_ARGUMENT, "beta2", "1");
+  adam.beta2 = 0;
+  CHECK_INT(igpt_step(s, ar, NULL, &adam), IGPT_OK);       /* what was accumulated is still there */
+
+  /* sessions */
+  memset(&desc, 0, sizeof desc);
+  desc.log.line = listen;
+  CHECK_INT(igpt_session_create(NULL, ar, &desc), IGPT_BAD_ARGUMENT);
+  igpt_session_destroy(run);
+  run = (igpt_session *)1;
+  CHECK_FAILS(igpt_session_create(&run, NULL, &desc), IGPT_BAD_ARGUMENT, "model", NULL);
+  CHECK(run == NULL);
+  desc.batch = -4;
+  CHECK_FAILS(igpt_session_create(&run, ar, &desc), IGPT_BAD_ARGUMENT, "batch", "-4");
+  desc.batch = 1;
+  desc.isa = IGPT_ISA_COUNT;
+  CHECK_FAILS(igpt_session_create(&run, ar, &desc), IGPT_UNSUPPORTED, "isa", NULL);
+  desc.isa = IGPT_ISA_AUTO;
+  desc.runner.workers = 257;
+  CHECK_FAILS(igpt_session_create(&run, ar, &desc), IGPT_BAD_ARGUMENT, "workers", "257");
+  CHECK(run == NULL);
+
+  /* looking into models */
+  CHECK_INT(igpt_model_tensor_at(ar, &tensor, igpt_model_tensors(ar)), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_model_tensor(ar, &tensor, "transformer.h.2.ln_1.weight"), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_model_tensor(plain, &tensor, "score.weight"), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_model_tensor(NULL, &tensor, "lm_head.weight"), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_model_tensors(NULL), 0);
+  CHECK_INT(igpt_model_parameters(NULL), 0);
+  CHECK(igpt_model_config(NULL) == NULL && igpt_model_palette(NULL) == NULL);
+  CHECK(igpt_model_palette(ar) == NULL);
+  igpt_session_destroy(bare);
+  igpt_session_destroy(b);
+  igpt_session_destroy(s);
+  igpt_model_destroy(bert);
+  igpt_model_destroy(ar);
+  igpt_model_destroy(plain);
+  free(tokens);
+}
+
+/* ---- patience ----------------------------------------------------------------------------------- */
+
+typedef struct patience {
+  int asked, enough;
+} patience;
+
+static int poll_patience(void *user, double done)
+{
+  patience *p = (patience *)user;
+  CHECK(done >= 0 && done <= 1);
+  return ++p->asked >= p->enough;
+}
+
+/* Every long call asks, stops when told, and the session is as good as new. */
+TEST(watch)
+{
+  enum { T = 16, V = 16, N = 3 };
+  const igpt_config config = config_of(3, 2, 32, 4, 4, V);
+  igpt_model *model = model_random(&config, 4);
+  uint16_t *tokens = tokens_of(N * T, V, 6), drawn[N * T], again[N * T];
+  igpt_batch batch = batch_of(tokens, N);
+  float *first = floats_of(N * T * V), *out = floats_of(N * T * V), *block = NULL;
+  igpt_session_desc desc;
+  igpt_session *session = NULL;
+  size_t count = 0, pictures = 0;
+  patience p;
+  static const int layers[] = { 3 };
+  int enough;
+  memset(&desc, 0, sizeof desc);
+  desc.batch = 2;
+  desc.train = 1;
+  desc.watch.poll = poll_patience;
+  desc.watch.user = &p;
+  p.asked = 0;
+  p.enough = 1 << 30;
+  CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+  CHECK_INT(igpt_forward(session, first, &batch), IGPT_OK);
+  CHECK(p.asked >= 3);
+  CHECK_INT(igpt_sample(session, drawn, N, NULL), IGPT_OK);
+  for (enough = 1; enough <= 7; enough += 2) {
+    p.enough = enough;
+    p.asked = 0;
+    CHECK_INT(igpt_forward(session, out, &batch), IGPT_CANCELLED);
+    CHECK_INT(p.asked, enough);               /* at once, not at the end */
+    p.asked = 0;
+    CHECK_INT(igpt_nll(session, out, NULL, &batch), IGPT_CANCELLED);
+    p.asked = 0;
+    CHECK_INT(igpt_features(session, out, &batch, layers, 1), IGPT_CANCELLED);
+    p.asked = 0;
+    CHECK_INT(igpt_sample(session, again, N, NULL), IGPT_CANCELLED);
+    CHECK_INT(p.asked, enough);
+    p.asked = 0;
+    CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_CANCELLED);
+    igpt_gradients(session, &block, &count, &pictures);
+    CHECK_INT(pictures, 0);
+    CHECK(all_zero(block, count));
+  }
+  p.enough = 1 << 30;
+  CHECK_INT(igpt_forward(session, out, &batch), IGPT_OK);
+  CHECK(same_bits(out, first, N * T * V * 4));
+  CHECK_INT(igpt_sample(session, again, N, NULL), IGPT_OK);
+  CHECK(same_bits(again, drawn, sizeof drawn));
+  free(out);
+  free(first);
+  free(tokens);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+int main(void)
+{
+  RUN(first_loss);
+  RUN(initial_weights);
+  RUN(causality);
+  RUN(hidden_pixels);
+  RUN(cached_is_full);
+  RUN(decoding_ends);
+  RUN(sampling);
+  RUN(sampling_frequencies);
+  RUN(draw);
+  RUN(masks);
+  RUN(filling);
+  RUN(learning);
+  RUN(same_bits_for_any_workers);
+#ifndef IGPT_NO_THREADS
+  RUN(same_bits_with_threads);
+#endif
+  RUN(all_reduce);
+  RUN(not_finite);
+  RUN(steady_state);
+  RUN(own_memory);
+  RUN(large_batches);
+  RUN(out_of_memory);
+  RUN(defaults);
+  RUN(plan);
+  RUN(bad_configurations);
+  RUN(bad_calls);
+  RUN(watch);
+  return test_done();
+}

@@ -1,0 +1,818 @@
+/* palette.c: k-means on colours, encoding against a search of all centres in exact arithmetic, decoding,
+   and what the palette does with bad input, little memory and impatient callers.                   */
+
+#define _DEFAULT_SOURCE           /* mmap */
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+#include "part.h"
+
+/* ---- helpers ---------------------------------------------------------------------------------- */
+
+/* The last sentence of the log. */
+typedef struct heard {
+  igpt_result result;
+  int lines;
+  char text[400];
+} heard;
+
+static void hear(void *user, igpt_result result, const char *sentence)
+{
+  heard *h = (heard *)user;
+  h->result = result;
+  h->lines++;
+  strncpy(h->text, sentence, sizeof h->text - 1);
+}
+
+/* An allocator that counts, and that fails at call number `fail_at`. */
+typedef struct purse {
+  int calls, fail_at;
+  size_t held;
+} purse;
+
+static void *purse_alloc(void *user, size_t bytes)
+{
+  purse *p = (purse *)user;
+  void *block;
+  if (p->calls++ == p->fail_at) return NULL;
+  block = malloc(bytes);
+  if (!block) return NULL;
+  memset(block, 0xa7, bytes);
+  p->held += bytes;
+  return block;
+}
+
+static void purse_free(void *user, void *block, size_t bytes)
+{
+  ((purse *)user)->held -= bytes;
+  free(block);
+}
+
+static igpt_allocator purse_allocator(purse *p)
+{
+  igpt_allocator a;
+  memset(p, 0, sizeof *p);
+  p->fail_at = -1;
+  a.alloc = purse_alloc;
+  a.free = purse_free;
+  a.user = p;
+  return a;
+}
+
+typedef struct patience {
+  int calls, stop_at, wrong;
+  double last;
+} patience;
+
+static int patience_poll(void *user, double done)
+{
+  patience *p = (patience *)user;
+  if (!(done >= p->last - 1e-9 && done <= 1)) p->wrong++;
+  p->last = done;
+  return p->calls++ == p->stop_at;
+}
+
+/* Pixels around `lumps` places of the cube, with many colours and some of them often. */
+static uint8_t *picture(size_t pixels, uint32_t lumps, int spread, uint64_t stream)
+{
+  uint8_t *rgb = (uint8_t *)malloc(3 * pixels + 1);
+  igpt_rng rng = igpt_rng_seed(11, stream);
+  size_t i;
+  int j;
+  if (!rgb) exit(2);
+  for (i = 0; i < pixels; i++) {
+    igpt_rng lump = igpt_rng_seed(12 + stream, igpt_rng_below(&rng, lumps));
+    for (j = 0; j < 3; j++) {
+      int v = (int)igpt_rng_below(&lump, 256);
+      v += (int)((float)spread * 0.5f * igpt_rng_normal(&rng));
+      rgb[3 * i + (size_t)j] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+    }
+  }
+  return rgb;
+}
+
+static igpt_palette palette_of(int colours)
+{
+  igpt_palette p;
+  memset(&p, 0, sizeof p);
+  p.colours = colours;
+  return p;
+}
+
+static double step_of(float c) { return 127.5 * ((double)c + 1); }
+
+/* Squared distance in 8-bit steps, in double. */
+static double distance(const igpt_palette *p, int index, const uint8_t *rgb)
+{
+  double sum = 0;
+  int j;
+  for (j = 0; j < 3; j++) {
+    double d = (double)rgb[j] - step_of(p->centre[index][j]);
+    sum += d * d;
+  }
+  return sum;
+}
+
+static int brute_force(const igpt_palette *p, const uint8_t *rgb, double *least, double *second)
+{
+  int i, best = 0;
+  *least = *second = 1e300;
+  for (i = 0; i < p->colours; i++) {
+    double d = distance(p, i, rgb);
+    if (d < *least) { *second = *least; *least = d; best = i; }
+    else if (d < *second) *second = d;
+  }
+  return best;
+}
+
+static double luma(const igpt_palette *p, int i)
+{
+  return 0.299 * step_of(p->centre[i][0]) + 0.587 * step_of(p->centre[i][1]) +
+         0.114 * step_of(p->centre[i][2]);
+}
+
+/* ---- encode, decode, error ------------------------------------------------------------------- */
+
+/* Random palettes of awkward sizes: the nearest centre in float64. Two centres at the same distance
+   but for the rounding of squares in float32 are a tie, and either may come out. */
+TEST(encode_is_the_nearest)
+{
+  const int sizes[] = {1, 2, 3, 63, 64, 65, 127, 500, 511, 512};
+  enum { N = 3001 };
+  static uint16_t tokens[N + 2];
+  uint8_t *rgb = picture(N, 40, 60, 1);
+  size_t s, i;
+  int j, ties = 0;
+  for (s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+    igpt_palette p = palette_of(sizes[s]);
+    igpt_rng rng = igpt_rng_seed(3, s);
+    for (i = 0; i < (size_t)sizes[s]; i++)
+      for (j = 0; j < 3; j++) p.centre[i][j] = 2 * igpt_rng_uniform(&rng) - 1;
+    tokens[0] = tokens[N + 1] = 0xabcd;
+    CHECK_INT(igpt_palette_encode(&p, tokens + 1, rgb, N), IGPT_OK);
+    CHECK(tokens[0] == 0xabcd && tokens[N + 1] == 0xabcd);
+    for (i = 0; i < N; i++) {
+      double least, second;
+      int best = brute_force(&p, rgb + 3 * i, &least, &second);
+      if (tokens[i + 1] == best) continue;
+      if (tokens[i + 1] >= sizes[s] ||
+          distance(&p, tokens[i + 1], rgb + 3 * i) > least * (1 + 1e-6) + 1e-4) {
+        CHECK(!"not the nearest");
+        break;
+      }
+      ties++;
+    }
+  }
+  CHECK(ties < 5);
+  free(rgb);
+}
+
+/* Centres on whole and quarter steps: everything is exact, so ties are ties, and the lowest index
+   wins, whatever the order of the centres. */
+TEST(encode_ties)
+{
+  enum { N = 4096 };
+  static uint8_t rgb[3 * N];
+  static uint16_t tokens[N];
+  int turn, i, j, tied = 0;
+  for (turn = 0; turn < 20; turn++) {
+    static int at[512][3];                  /* in quarters of a step */
+    int k = turn < 10 ? 512 : 50 + turn;
+    igpt_palette p = palette_of(k);
+    igpt_rng rng = igpt_rng_seed(4, (uint64_t)turn);
+    for (i = 0; i < k; i++)
+      for (j = 0; j < 3; j++) {
+        at[i][j] = turn % 2 ? 4 * (int)igpt_rng_below(&rng, 30) * 2 : (int)igpt_rng_below(&rng, 250);
+        p.centre[i][j] = (float)((double)at[i][j] / 4 / 127.5 - 1);
+      }
+    for (i = 0; i < 3 * N; i++) rgb[i] = (uint8_t)igpt_rng_below(&rng, 64);
+    CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+    for (i = 0; i < N; i++) {
+      int best = 0, least = 0x7fffffff, c, equal = 0;
+      for (c = 0; c < k; c++) {
+        int d = 0;
+        for (j = 0; j < 3; j++) d += (4 * rgb[3 * i + j] - at[c][j]) * (4 * rgb[3 * i + j] - at[c][j]);
+        if (d == least) equal = 1;
+        if (d < least) { least = d; best = c; equal = 0; }
+      }
+      tied += equal;
+      if (tokens[i] != best) {
+        CHECK_INT(tokens[i], best);
+        break;
+      }
+    }
+  }
+  CHECK(tied > 1000);                       /* or this was not about ties */
+}
+
+/* Runs of equal pixels share one search: their place must not matter. */
+TEST(encode_runs)
+{
+  enum { N = 1000 };
+  uint8_t *rgb = picture(N, 3, 4, 2);
+  uint16_t tokens[N], one;
+  igpt_palette p;
+  size_t i;
+  igpt_kmeans_desc desc = {0};
+  desc.colours = 20;
+  for (i = 1; i < N; i++)
+    if (i % 7 || i % 256 == 0) memcpy(rgb + 3 * i, rgb + 3 * i - 3, 3);
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, N, &desc), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  for (i = 0; i < N; i++) {
+    CHECK_INT(igpt_palette_encode(&p, &one, rgb + 3 * i, 1), IGPT_OK);
+    CHECK_INT(tokens[i], one);
+  }
+  free(rgb);
+}
+
+TEST(decode_rounds_half_to_even)
+{
+  igpt_palette p = palette_of(6);
+  uint16_t tokens[6] = {0, 1, 2, 3, 4, 5};
+  uint8_t rgb[18];
+  float half = 0, odd = 0, x;
+  int i;
+  /* Centres whose 127.5 (c + 1) is k + 1/2 in float32: 0 gives 127.5, others are looked for. */
+  for (x = -0.999f; x < 0.999f && (half == 0 || odd == 0); x += 3e-6f) {
+    float v = 127.5f * (x + 1.0f);
+    if (v - floorf(v) == 0.5f) {
+      if (fmodf(floorf(v), 2) == 0) half = x;
+      else odd = x;
+    }
+  }
+  CHECK(half != 0 && odd != 0);
+  p.centre[0][0] = 0;
+  p.centre[0][1] = half;                    /* even + 1/2: down */
+  p.centre[0][2] = odd;                     /* odd + 1/2: up */
+  p.centre[1][0] = -1;
+  p.centre[1][1] = 1;
+  p.centre[1][2] = -0.999f;
+  p.centre[2][0] = -3;                      /* outside: clamped */
+  p.centre[2][1] = 2;
+  p.centre[2][2] = 1.0001f;
+  CHECK_INT(igpt_palette_decode(&p, rgb, tokens, 6), IGPT_OK);
+  CHECK_INT(rgb[0], 128);
+  CHECK_INT(rgb[1], (int)floorf(127.5f * (half + 1.0f)));
+  CHECK_INT(rgb[2], (int)floorf(127.5f * (odd + 1.0f)) + 1);
+  CHECK(rgb[1] % 2 == 0 && rgb[2] % 2 == 0);
+  CHECK_INT(rgb[3], 0);
+  CHECK_INT(rgb[4], 255);
+  CHECK_INT(rgb[5], 0);
+  CHECK_INT(rgb[6], 0);
+  CHECK_INT(rgb[7], 255);
+  CHECK_INT(rgb[8], 255);
+  for (i = 0; i < 256; i++) {               /* every byte survives its way to [-1, 1] and back */
+    p.centre[0][0] = (float)((double)i / 127.5 - 1);
+    CHECK_INT(igpt_palette_decode(&p, rgb, tokens, 1), IGPT_OK);
+    CHECK_INT(rgb[0], i);
+    CHECK(igpt__palette_step_of(p.centre[0][0]) == (float)i);
+  }
+}
+
+TEST(decode_refuses_strange_tokens)
+{
+  igpt_palette p = palette_of(5);
+  uint16_t tokens[3] = {4, 0, 5};
+  uint8_t rgb[9];
+  memset(rgb, 9, sizeof rgb);
+  CHECK_INT(igpt_palette_decode(&p, rgb, tokens, 3), IGPT_BAD_ARGUMENT);
+  CHECK(rgb[0] == 9 && rgb[8] == 9);
+  CHECK_INT(igpt_palette_decode(&p, rgb, tokens, 2), IGPT_OK);
+  CHECK_INT(rgb[0], 128);
+  CHECK_INT(rgb[6], 9);
+}
+
+TEST(error_by_hand)
+{
+  enum { N = 777 };
+  uint8_t *rgb = picture(N, 30, 50, 5), back[3 * N];
+  uint16_t tokens[N];
+  igpt_palette p;
+  igpt_kmeans_desc desc = {0};
+  double mse = -1, psnr = -1, sum = 0;
+  size_t i;
+  desc.colours = 17;
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, N, &desc), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  CHECK_INT(igpt_palette_decode(&p, back, tokens, N), IGPT_OK);
+  for (i = 0; i < 3 * N; i++) sum += ((double)rgb[i] - back[i]) * ((double)rgb[i] - back[i]);
+  CHECK_INT(igpt_palette_error(&p, &mse, &psnr, rgb, N), IGPT_OK);
+  CHECK(mse == sum / (3 * N));
+  CHECK_NEAR(psnr, 10 * log10(255.0 * 255.0 / mse), 1e-12);
+  CHECK_INT(igpt_palette_error(&p, NULL, NULL, rgb, N), IGPT_OK);
+  CHECK_INT(igpt_palette_error(&p, &mse, NULL, rgb, 0), IGPT_BAD_ARGUMENT);
+  free(rgb);
+}
+
+/* ---- fit ------------------------------------------------------------------------------------- */
+
+/* Three lumps of three greys, of unequal weight: the optimum can be had by hand. */
+TEST(known_optimum)
+{
+  const int greys[9] = {0, 1, 2, 100, 101, 102, 200, 201, 202};
+  const int times[9] = {1, 2, 1, 3, 1, 1, 1, 1, 1};
+  uint8_t rgb[3 * 16];
+  int i, t, n = 0;
+  uint64_t seed;
+  for (i = 0; i < 9; i++)
+    for (t = 0; t < times[i]; t++, n++) memset(rgb + 3 * n, greys[i], 3);
+  CHECK_INT(n, 12);
+  for (seed = 0; seed < 10; seed++) {
+    igpt_kmeans_desc desc = {0};
+    igpt_kmeans_report report;
+    igpt_palette p;
+    desc.colours = 3;
+    desc.seed = seed;
+    CHECK_INT(igpt_palette_fit(&p, &report, rgb, 12, &desc), IGPT_OK);
+    CHECK_INT(p.colours, 3);
+    CHECK_INT(report.distinct, 9);
+    for (i = 0; i < 3; i++) {
+      CHECK_NEAR(step_of(p.centre[0][i]), 1, 1e-5);
+      CHECK_NEAR(step_of(p.centre[1][i]), 100.6, 1e-5);
+      CHECK_NEAR(step_of(p.centre[2][i]), 201, 1e-5);
+    }
+    CHECK_NEAR(report.mse, (2 + (3 * 0.36 + 0.16 + 1.96) + 2) / 12, 1e-6);
+  }
+}
+
+/* The centres that a box leaves are all that matter for its places: corners, edges, and inside. */
+TEST(boxes_lose_nothing)
+{
+  igpt__nearby *all = (igpt__nearby *)malloc(2 * sizeof *all), *left = all + 1;
+  igpt_rng rng = igpt_rng_seed(16, 0);
+  int turn, k, i, j, lost = 0;
+  size_t kept = 0;
+  if (!all) exit(2);
+  for (turn = 0; turn < 300; turn++) {
+    igpt__colour_box box;
+    k = turn % 3 ? 512 : 1 + turn;
+    all->count = (size_t)k;
+    all->padded = igpt__size_round((size_t)k, 64);
+    for (i = 0; i < k; i++) {
+      all->which[i] = (uint16_t)(i + 1000); /* names, not places */
+      for (j = 0; j < 3; j++)
+        all->planes[(size_t)j * all->padded + (size_t)i] =
+          igpt__palette_step((double)igpt_rng_uniform(&rng) * 255);
+    }
+    for (j = 0; j < 3; j++) {
+      uint32_t size = (uint32_t)(turn % 5) * 8;            /* also boxes of one place */
+      box.low[j] = (uint8_t)igpt_rng_below(&rng, 200);
+      box.high[j] = (uint8_t)(box.low[j] + igpt_rng_below(&rng, size + 1));
+    }
+    igpt__kmeans_filter(left, all, &box);
+    CHECK_INT(left->padded % 64, 0);
+    CHECK(left->count <= left->padded);
+    kept += turn % 3 ? left->count : 0;
+    for (i = 0; i < 27; i++) {
+      double least = 1e300;
+      int best = 0, c, there = 0;
+      for (c = 0; c < k; c++) {
+        double d = 0;
+        int rest = i;
+        for (j = 0; j < 3; j++, rest /= 3) {
+          double at = rest % 3 == 0 ? box.low[j] : rest % 3 == 1 ? box.high[j]
+                                                                 : (box.low[j] + box.high[j]) / 2;
+          at -= (double)all->planes[(size_t)j * all->padded + (size_t)c];
+          d += at * at;
+        }
+        if (d < least) { least = d; best = c; }
+      }
+      for (c = 0; c < (int)left->count; c++) {
+        if (left->which[c] != best + 1000) continue;
+        there = 1;
+        for (j = 0; j < 3; j++)
+          CHECK(left->planes[(size_t)j * left->padded + (size_t)c] ==
+                all->planes[(size_t)j * all->padded + (size_t)best]);
+      }
+      lost += !there;
+    }
+    for (i = 1; i < (int)left->count; i++) CHECK(left->which[i] > left->which[i - 1]);
+  }
+  CHECK_INT(lost, 0);
+  CHECK(kept < 200 * 80);                   /* and most are gone */
+  free(all);
+}
+
+TEST(few_colours)
+{
+  enum { N = 500 };
+  uint8_t rgb[3 * N], back[3 * N];
+  uint16_t tokens[N];
+  size_t i;
+  double mse, psnr;
+  igpt_palette p;
+  igpt_kmeans_report report;
+  memset(rgb, 77, sizeof rgb);              /* one */
+  CHECK_INT(igpt_palette_fit(&p, &report, rgb, N, NULL), IGPT_OK);
+  CHECK_INT(p.colours, 1);
+  CHECK_INT(report.distinct, 1);
+  CHECK(report.mse == 0);
+  CHECK_NEAR(step_of(p.centre[0][0]), 77, 1e-5);
+  CHECK(strcmp(p.name, "k-means") == 0);
+  for (i = 0; i < N; i++) {                 /* 30, for 30 and for 512 */
+    rgb[3 * i] = (uint8_t)(i % 2 ? 255 : 0);
+    rgb[3 * i + 1] = (uint8_t)(i % 3 * 127);
+    rgb[3 * i + 2] = (uint8_t)(i % 5 * 60);
+  }
+  for (i = 0; i < 2; i++) {
+    igpt_kmeans_desc desc = {0};
+    desc.colours = i ? 30 : 0;
+    CHECK_INT(igpt_palette_fit(&p, &report, rgb, N, &desc), IGPT_OK);
+    CHECK_INT(p.colours, 30);
+    CHECK_INT(report.distinct, 30);
+    CHECK_INT(report.iterations, 0);
+    CHECK(report.mse == 0);
+    CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+    CHECK_INT(igpt_palette_decode(&p, back, tokens, N), IGPT_OK);
+    CHECK(memcmp(rgb, back, sizeof rgb) == 0);
+    CHECK_INT(igpt_palette_error(&p, &mse, &psnr, rgb, N), IGPT_OK);
+    CHECK(mse == 0 && isinf(psnr) && psnr > 0);
+  }
+}
+
+/* Counting is exact: against a table of all 2^24 colours. */
+TEST(counts_are_exact)
+{
+  enum { N = 60000 };
+  uint8_t *rgb = picture(N, 1, 3, 6), *seen = (uint8_t *)calloc(1 << 24, 1);
+  size_t i, distinct = 0;
+  igpt_palette p;
+  igpt_kmeans_report report;
+  igpt_kmeans_desc desc = {0};
+  double mean[3] = {0, 0, 0};
+  if (!seen) exit(2);
+  memset(rgb, 0, 3);
+  memset(rgb + 3, 255, 3);
+  for (i = 0; i < N; i++) {
+    uint32_t code = (uint32_t)rgb[3 * i] << 16 | (uint32_t)rgb[3 * i + 1] << 8 | rgb[3 * i + 2];
+    distinct += !seen[code];
+    seen[code] = 1;
+    mean[0] += rgb[3 * i];
+    mean[1] += rgb[3 * i + 1];
+    mean[2] += rgb[3 * i + 2];
+  }
+  desc.colours = 1;                         /* one centre is the mean of all pixels, by their number */
+  CHECK_INT(igpt_palette_fit(&p, &report, rgb, N, &desc), IGPT_OK);
+  CHECK_INT(report.distinct, distinct);
+  for (i = 0; i < 3; i++) CHECK_NEAR(step_of(p.centre[0][i]), mean[i] / N, 2e-5);
+  free(seen);
+  free(rgb);
+}
+
+/* The error never rises from round to round; in the end nothing moves: each centre is the mean of the
+   pixels that encode gives it, all centres are used, the reported error is theirs, and they are
+   in the order of their luma. Encode compares with all centres, k-means with those that its boxes
+   leave: they must agree. */
+TEST(lloyd)
+{
+  enum { N = 30000 };
+  uint8_t *rgb = picture(N, 60, 30, 7);
+  uint16_t *tokens = (uint16_t *)malloc(N * sizeof *tokens);
+  static double sum[512][4];
+  igpt_kmeans_desc desc = {0};
+  igpt_kmeans_report report = {0, 0, 0, 0};
+  igpt_palette p;
+  double last = 1e300, error = 0;
+  size_t i;
+  int rounds, j;
+  if (!tokens) exit(2);
+  desc.colours = 200;
+  for (rounds = 1; rounds < 1000; rounds += 1 + rounds / 4) {
+    desc.max_iterations = rounds;
+    CHECK_INT(igpt_palette_fit(&p, &report, rgb, N, &desc), IGPT_OK);
+    CHECK(report.mse <= last * (1 + 1e-12));
+    last = report.mse;
+    if (report.iterations < rounds) break;
+  }
+  CHECK(rounds > 10 && report.iterations < rounds);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  for (i = 0; i < N; i++) {
+    for (j = 0; j < 3; j++) sum[tokens[i]][j] += rgb[3 * i + (size_t)j];
+    sum[tokens[i]][3] += 1;
+    error += distance(&p, tokens[i], rgb + 3 * i);
+  }
+  for (i = 0; i < 200; i++) {
+    CHECK(sum[i][3] > 0);
+    for (j = 0; j < 3; j++)
+      CHECK_NEAR(step_of(p.centre[i][j]), sum[i][j] / sum[i][3], 2e-5);
+    if (i) CHECK(luma(&p, (int)i - 1) <= luma(&p, (int)i) + 1e-4);
+  }
+  CHECK_NEAR(report.mse / (error / (3.0 * N)), 1, 1e-7);
+  free(tokens);
+  free(rgb);
+}
+
+/* The tolerance stops it while something still moves. */
+TEST(tolerance)
+{
+  enum { N = 20000 };
+  uint8_t *rgb = picture(N, 60, 30, 8);
+  igpt_kmeans_desc desc = {0};
+  igpt_kmeans_report all, some;
+  igpt_palette p;
+  desc.colours = 100;
+  CHECK_INT(igpt_palette_fit(&p, &all, rgb, N, &desc), IGPT_OK);
+  desc.tolerance = 0.01f;
+  CHECK_INT(igpt_palette_fit(&p, &some, rgb, N, &desc), IGPT_OK);
+  CHECK(some.iterations < all.iterations / 2);
+  CHECK(some.mse > all.mse && some.mse < 1.2 * all.mse);
+  free(rgb);
+}
+
+/* Centres that no colour is nearest to. Good seeds leave none, so bad ones are set by hand: two at one
+   place, and three in a corner far from all colours. Each takes the colour with the largest part
+   of the error, in the end all are used, and the error has only fallen. */
+TEST(repaired)
+{
+  enum { N = 2000, K = 9 };
+  uint8_t *rgb = picture(N, 12, 20, 15), *scratch[2];
+  uint16_t tokens[N];
+  igpt__colour_map map;
+  igpt__kmeans *km = (igpt__kmeans *)calloc(1, sizeof *km);
+  igpt__arena arena;
+  igpt_kmeans_desc desc = {0};
+  igpt_kmeans_report report = {0, 0, 0, 0};
+  igpt_palette p = palette_of(K);
+  int used[K] = {0}, i, j;
+  uint64_t moved;
+  double before = 0, after = 0, most = 0;
+  size_t n, worst = 0;
+  for (i = 0; i < 3 * N; i++) rgb[i] = (uint8_t)(rgb[i] / 2);
+  for (i = 0; i < 600; i += 3) {            /* a heavy colour, far from the centre that is its alone */
+    rgb[i] = rgb[i + 2] = 255;
+    rgb[i + 1] = 0;
+  }
+  scratch[0] = (uint8_t *)malloc(IGPT__MAP_WORDS * 12);
+  if (!scratch[0] || !km) exit(2);
+  map.bits = (uint64_t *)(void *)scratch[0];
+  map.before = (uint32_t *)(void *)(scratch[0] + IGPT__MAP_WORDS * 8);
+  km->desc = &desc;
+  km->kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+  km->workers = 1;
+  km->colours = K;
+  CHECK_INT(igpt__colour_mark(&map, &km->distinct, rgb, N, NULL), IGPT_OK);
+  km->runs = igpt__divide_up(km->distinct, IGPT__RUN);
+  memset(&arena, 0, sizeof arena);
+  igpt__kmeans_layout(km, &arena);
+  scratch[1] = (uint8_t *)malloc(arena.used + 64);
+  if (!scratch[1]) exit(2);
+  arena.base = (char *)scratch[1] + (64 - (uintptr_t)scratch[1] % 64) % 64;
+  arena.used = 0;
+  igpt__kmeans_layout(km, &arena);
+  CHECK_INT(igpt__kmeans_colours(km, &map, rgb, N), IGPT_OK);
+  for (i = 0; i < K; i++)
+    for (j = 0; j < 3; j++)
+      km->centre[i][j] = i < 3 ? (float)(250 + i) : i < 5 ? 60.0f : (float)(15 * i * (j + 1) % 128);
+  km->centre[8][0] = km->centre[8][2] = 200;
+  km->centre[8][1] = 0;
+  for (i = 0; i < K; i++) km->rank[i] = (uint16_t)i;
+  memset(km->owner, 255, km->distinct * sizeof *km->owner);
+
+  /* One repair: the colour is the one that it should be, and its cluster has lost it. */
+  CHECK_INT(igpt__kmeans_round(km, &moved, &before), IGPT_OK);
+  for (i = 0; i < K && km->cluster[i].weight; i++) {}
+  CHECK(i < K);
+  for (n = 0; n < km->distinct; n++) {
+    double d = 0;
+    for (j = 0; j < 3; j++) {
+      double e = (double)km->colour[n][j] - (double)km->centre[km->owner[n]][j];
+      d += e * e;
+    }
+    if (km->colour[n][0] == 255) CHECK(d * km->weight[n] > 5e5);
+    else if (d * km->weight[n] > most) { most = d * km->weight[n]; worst = n; }
+  }
+  CHECK_INT(igpt__kmeans_repair(km, i), IGPT_OK);
+  CHECK_INT(km->owner[worst], i);
+  CHECK_INT(km->cluster[i].weight, km->weight[worst]);
+  for (j = 0; j < 3; j++)
+    CHECK_INT(km->cluster[i].sum[j], km->cluster[i].weight * km->colour[worst][j]);
+  for (n = 0, i = 0; i < K; i++) n += (size_t)km->cluster[i].weight;
+  CHECK_INT(n, N);
+
+  /* And all of them, from the start. */
+  for (i = 0; i < K; i++) km->rank[i] = (uint16_t)i;
+  memset(km->owner, 255, km->distinct * sizeof *km->owner);
+  CHECK_INT(igpt__kmeans_lloyd(km, &report, N), IGPT_OK);
+  CHECK(report.repaired >= 4);
+  for (i = 0; i < K; i++)
+    for (j = 0; j < 3; j++) p.centre[i][j] = igpt__palette_unit_of(km->centre[i][j]);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  for (i = 0; i < N; i++) {
+    used[tokens[i]] = 1;
+    after += distance(&p, tokens[i], rgb + 3 * i);
+  }
+  for (i = 0; i < K; i++) CHECK(used[i]);
+  CHECK(after < 0.7 * before);
+  CHECK_NEAR(report.mse / (after / (3.0 * N)), 1, 1e-7);
+  free(scratch[0]);
+  free(scratch[1]);
+  free(km);
+  free(rgb);
+}
+
+/* 1, 2, 3, 7 workers, tasks in any order, any instruction set with fused products: the same bits. So
+   many colours that a sweep has more than one span. */
+TEST(workers_change_nothing)
+{
+  enum { N = 400000 };
+  const int workers[] = {2, 3, 7};
+  uint8_t *rgb = picture(N, 300, 60, 9);
+  igpt_kmeans_desc desc = {0};
+  igpt_kmeans_report one, many;
+  igpt_palette p, q;
+  int i;
+  desc.colours = 65;
+  desc.max_iterations = 3;
+  memset(&p, 1, sizeof p);
+  memset(&q, 2, sizeof q);
+  CHECK_INT(igpt_palette_fit(&p, &one, rgb, N, &desc), IGPT_OK);
+  CHECK(one.distinct > 140000);
+  for (i = 0; i < 3; i++) {
+    part_runner runner;
+    runner.workers = workers[i];
+    runner.order = i;
+    desc.runner.run = part_run;
+    desc.runner.user = &runner;
+    desc.runner.workers = workers[i];
+    CHECK_INT(igpt_palette_fit(&q, &many, rgb, N, &desc), IGPT_OK);
+    CHECK(memcmp(&p, &q, sizeof p) == 0);
+    CHECK(one.mse == many.mse && one.iterations == many.iterations);
+  }
+  desc.seed = 1;
+  CHECK_INT(igpt_palette_fit(&q, &many, rgb, N, &desc), IGPT_OK);
+  CHECK(memcmp(&p, &q, sizeof p) != 0);
+  free(rgb);
+}
+
+/* All the way, with a worker that may have nothing to do in a round. */
+TEST(order_of_pixels_changes_nothing)
+{
+  enum { N = 5000 };
+  part_runner runner = {7, 2};
+  uint8_t *rgb = picture(N, 30, 50, 10), *back = (uint8_t *)malloc(3 * N);
+  igpt_kmeans_desc desc = {0};
+  igpt_palette p, q;
+  size_t i;
+  if (!back) exit(2);
+  for (i = 0; i < N; i++) memcpy(back + 3 * i, rgb + 3 * (N - 1 - i), 3);
+  desc.colours = 40;
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, N, &desc), IGPT_OK);
+  desc.runner.run = part_run;
+  desc.runner.user = &runner;
+  desc.runner.workers = 7;
+  CHECK_INT(igpt_palette_fit(&q, NULL, back, N, &desc), IGPT_OK);
+  CHECK(memcmp(&p, &q, sizeof p) == 0);
+  free(back);
+  free(rgb);
+}
+
+/* A name that does not fit is cut, and never within a character. */
+TEST(names)
+{
+  char name[100];
+  const uint8_t rgb[3] = {1, 2, 3};
+  igpt_kmeans_desc desc = {0};
+  igpt_palette p;
+  desc.name = name;
+  memset(name, 'a', 99);
+  name[99] = 0;
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, 1, &desc), IGPT_OK);
+  CHECK_INT(strlen(p.name), sizeof p.name - 1);
+  memcpy(name + 57, "\xe2\x82\xac", 3);     /* bytes 57, 58, 59: the last has no room */
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, 1, &desc), IGPT_OK);
+  CHECK_INT(strlen(p.name), 57);
+  name[59] = 0;
+  strcpy(name, "cifar10-512");
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, 1, &desc), IGPT_OK);
+  CHECK(strcmp(p.name, "cifar10-512") == 0);
+}
+
+TEST(cancelled)
+{
+  enum { N = 3000 };
+  uint8_t *rgb = picture(N, 30, 50, 13);
+  int stop;
+  for (stop = 0;; stop++) {
+    igpt_kmeans_desc desc = {0};
+    igpt_palette p, q;
+    patience patient;
+    purse memory;
+    igpt_result result;
+    memset(&patient, 0, sizeof patient);
+    patient.stop_at = stop;
+    memset(&p, 5, sizeof p);
+    q = p;
+    desc.colours = 6;
+    desc.max_iterations = 4;
+    desc.allocator = purse_allocator(&memory);
+    desc.watch.poll = patience_poll;
+    desc.watch.user = &patient;
+    result = igpt_palette_fit(&p, NULL, rgb, N, &desc);
+    CHECK_INT(memory.held, 0);
+    CHECK_INT(patient.wrong, 0);
+    if (result == IGPT_OK) break;
+    CHECK_INT(result, IGPT_CANCELLED);
+    CHECK(memcmp(&p, &q, sizeof p) == 0);
+  }
+  CHECK(stop > 10);
+  free(rgb);
+}
+
+TEST(out_of_memory)
+{
+  enum { N = 3000 };
+  uint8_t *rgb = picture(N, 30, 50, 14);
+  int n;
+  for (n = 0; n <= 2; n++) {
+    igpt_kmeans_desc desc = {0};
+    igpt_palette p, q;
+    purse memory;
+    memset(&p, 5, sizeof p);
+    q = p;
+    desc.colours = 6;
+    desc.allocator = purse_allocator(&memory);
+    memory.fail_at = n;
+    CHECK_INT(igpt_palette_fit(&p, NULL, rgb, N, &desc), n < 2 ? IGPT_OUT_OF_MEMORY : IGPT_OK);
+    CHECK((memcmp(&p, &q, sizeof p) == 0) == (n < 2));
+    CHECK_INT(memory.calls, n < 2 ? n + 1 : 2);
+    CHECK_INT(memory.held, 0);
+  }
+  free(rgb);
+}
+
+TEST(bad_input)
+{
+  const uint8_t rgb[6] = {1, 2, 3, 4, 5, 6};
+  uint16_t tokens[2] = {0, 0};
+  uint8_t back[6];
+  const igpt_kmeans_desc zero = {0};
+  igpt_kmeans_desc desc;
+  igpt_palette p = palette_of(1), q;
+  heard h;
+#define REFUSED(field, value, words, code)                                                        \
+  do {                                                                                            \
+    desc = zero;                                                                                  \
+    desc.field = value;                                                                           \
+    memset(&h, 0, sizeof h);                                                                      \
+    desc.log.line = hear;                                                                         \
+    desc.log.user = &h;                                                                           \
+    CHECK_INT(igpt_palette_fit(&q, NULL, rgb, 2, &desc), code);                                   \
+    CHECK_INT(h.result, code);                                                                    \
+    CHECK(strstr(h.text, words) != NULL);                                                         \
+  } while (0)
+  REFUSED(colours, 513, "colours is 513, and must be 0..512", IGPT_BAD_ARGUMENT);
+  REFUSED(colours, -1, "colours is -1", IGPT_BAD_ARGUMENT);
+  REFUSED(max_iterations, -2, "max_iterations is -2", IGPT_BAD_ARGUMENT);
+  REFUSED(tolerance, -0.5f, "tolerance is -0.5", IGPT_BAD_ARGUMENT);
+  REFUSED(tolerance, (float)NAN, "tolerance is nan", IGPT_BAD_ARGUMENT);
+  REFUSED(isa, (igpt_isa)99, "isa", IGPT_UNSUPPORTED);
+  REFUSED(runner.workers, -1, "runner.workers is -1", IGPT_BAD_ARGUMENT);
+  REFUSED(allocator.free, purse_free, "both or neither", IGPT_BAD_ARGUMENT);
+#undef REFUSED
+  CHECK_INT(igpt_palette_fit(NULL, NULL, rgb, 2, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_fit(&q, NULL, NULL, 2, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_fit(&q, NULL, rgb, 0, NULL), IGPT_BAD_ARGUMENT);
+
+  CHECK_INT(igpt_palette_encode(NULL, tokens, rgb, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, NULL, rgb, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, tokens, NULL, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, NULL, NULL, 0), IGPT_OK);
+  CHECK_INT(igpt_palette_decode(&p, back, NULL, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_decode(&p, NULL, tokens, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_decode(&p, NULL, NULL, 0), IGPT_OK);
+  CHECK_INT(igpt_palette_error(&p, NULL, NULL, NULL, 2), IGPT_BAD_ARGUMENT);
+  p.colours = 0;
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2), IGPT_BAD_ARGUMENT);
+  p.colours = 513;
+  CHECK_INT(igpt_palette_decode(&p, back, tokens, 2), IGPT_BAD_ARGUMENT);
+  p.colours = 1;
+  p.centre[0][2] = (float)NAN;
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2), IGPT_NOT_FINITE);
+  p.centre[0][2] = 1e20f;                   /* beyond what fills the kernel's unused places */
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2), IGPT_BAD_ARGUMENT);
+}
+
+int main(void)
+{
+  part_unused();
+  RUN(encode_is_the_nearest);
+  RUN(encode_ties);
+  RUN(encode_runs);
+  RUN(decode_rounds_half_to_even);
+  RUN(decode_refuses_strange_tokens);
+  RUN(error_by_hand);
+  RUN(known_optimum);
+  RUN(boxes_lose_nothing);
+  RUN(few_colours);
+  RUN(counts_are_exact);
+  RUN(lloyd);
+  RUN(tolerance);
+  RUN(repaired);
+  RUN(workers_change_nothing);
+  RUN(order_of_pixels_changes_nothing);
+  RUN(names);
+  RUN(cancelled);
+  RUN(out_of_memory);
+  RUN(bad_input);
+  return test_done();
+}

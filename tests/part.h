@@ -1,0 +1,166 @@
+/* part.h: what the tests of single parts share: arrays with an inaccessible page behind them, runners
+   that call tasks in unkind orders, and numbers to compute with. Include after igpt.h.            */
+
+#ifndef PART_H
+#define PART_H
+
+#include "test.h"
+#include <float.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#define PART_PAGES 1
+#else
+#define PART_PAGES 0
+#endif
+
+/* ---- arrays ----------------------------------------------------------------------------------- */
+
+/* The last byte of the array is the last of a page, and the page behind it cannot be touched: reading or
+   writing too far stops the program. In front there are canaries. Since the end is what is aligned, the
+   start has any alignment, depending on the length. */
+typedef struct part_head {
+  char  *base;
+  size_t bytes, front;
+} part_head;
+
+static void *part_new(size_t bytes)
+{
+  const size_t canaries = 128;
+  part_head head;
+  char *data;
+#if PART_PAGES
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t body = (bytes + canaries + sizeof head + page - 1) / page * page;
+  head.bytes = body + page;
+  head.base = (char *)mmap(NULL, head.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (head.base == (char *)MAP_FAILED || mprotect(head.base + body, page, PROT_NONE)) exit(2);
+  head.front = body - bytes;
+#else
+  head.bytes = sizeof head + canaries + bytes;
+  head.base = (char *)malloc(head.bytes);
+  if (!head.base) exit(2);
+  head.front = sizeof head + canaries;
+#endif
+  data = head.base + head.front;
+  memset(data - canaries, 0xa5, canaries);
+  memcpy(data - canaries - sizeof head, &head, sizeof head);
+  return data;
+}
+
+static float *part_floats(size_t count) { return (float *)part_new(count * sizeof(float)); }
+
+/* Checks the canaries and gives the memory back. */
+static void part_free(void *array)
+{
+  const size_t canaries = 128;
+  char *data = (char *)array;
+  part_head head;
+  size_t i;
+  memcpy(&head, data - canaries - sizeof head, sizeof head);
+  for (i = 1; i <= canaries; i++) CHECK((unsigned char)data[-(ptrdiff_t)i] == 0xa5);
+#if PART_PAGES
+  munmap(head.base, head.bytes);
+#else
+  free(head.base);
+#endif
+}
+
+/* ---- numbers ---------------------------------------------------------------------------------- */
+
+/* n numbers uniform in [-size, size), the same for the same stream */
+static void part_fill(float *x, size_t n, float size, uint64_t stream)
+{
+  igpt_rng rng = igpt_rng_seed(2024, stream);
+  size_t i;
+  for (i = 0; i < n; i++) x[i] = size * (2 * igpt_rng_uniform(&rng) - 1);
+}
+
+static float *part_random(size_t n, float size, uint64_t stream)
+{
+  float *x = part_floats(n);
+  part_fill(x, n, size, stream);
+  return x;
+}
+
+static float *part_copy(const float *x, size_t n)
+{
+  float *y = part_floats(n);
+  memcpy(y, x, n * sizeof(float));
+  return y;
+}
+
+static int part_same(const void *a, const void *b, size_t floats)
+{
+  return memcmp(a, b, floats * sizeof(float)) == 0;
+}
+
+/* ---- runners ---------------------------------------------------------------------------------- */
+
+/* One thread in the guise of many: tasks in ascending (0), descending (1) or shuffled (2) order, each
+   with a worker number that has nothing to do with its index. */
+typedef struct part_runner {
+  int workers, order;
+} part_runner;
+
+static void part_run(void *user, igpt_task *task, void *arg, size_t count)
+{
+  const part_runner *r = (const part_runner *)user;
+  uint32_t *order = (uint32_t *)malloc(count * sizeof *order);
+  igpt_rng rng = igpt_rng_seed(7, count);
+  size_t i;
+  if (!order) exit(2);
+  for (i = 0; i < count; i++) order[i] = (uint32_t)(r->order == 1 ? count - 1 - i : i);
+  if (r->order == 2) igpt_rng_shuffle(&rng, order, count);
+  for (i = 0; i < count; i++)
+    task(arg, order[i], (int)(igpt_rng_next(&rng) % (uint32_t)r->workers));
+  free(order);
+}
+
+/* ---- what matmul and attention need ------------------------------------------------------------ */
+
+typedef struct part_math {
+  igpt__math math;
+  part_runner runner;
+  float *shared, *worker;
+  size_t shared_floats, worker_floats;
+} part_math;
+
+/* Memory of exactly the sizes that the parts ask for, all of it NaN: whatever is read before it is
+   written shows. */
+static void part_math_open(part_math *m, igpt_isa isa, size_t shared, size_t worker, int workers,
+                           int order, int round)
+{
+  memset(m, 0, sizeof *m);
+  m->runner.workers = workers;
+  m->runner.order = order;
+  m->math.kernels = igpt_kernels_for(isa);
+  m->math.runner.run = part_run;
+  m->math.runner.user = &m->runner;
+  m->math.runner.workers = workers;
+  m->math.round = round;
+  m->math.worker_floats = (worker + 15) / 16 * 16;
+  m->math.shared = m->shared = part_floats((shared + 15) / 16 * 16);
+  m->math.worker = m->worker = part_floats(m->math.worker_floats * (size_t)workers);
+  memset(m->shared, 0xff, (shared + 15) / 16 * 16 * sizeof(float));
+  memset(m->worker, 0xff, m->math.worker_floats * (size_t)workers * sizeof(float));
+}
+
+static void part_math_close(part_math *m)
+{
+  part_free(m->shared);
+  part_free(m->worker);
+}
+
+/* Keeps compilers quiet about what a program does not use. */
+static void part_unused(void)
+{
+  (void)part_random;
+  (void)part_copy;
+  (void)part_same;
+  (void)part_math_open;
+  (void)part_math_close;
+  (void)part_unused;
+}
+
+#endif

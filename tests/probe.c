@@ -1,0 +1,588 @@
+/* probe.c: the linear probe against scikit-learn's optimum, its gradient against differences, and what
+   it does with bad input, little memory and impatient callers.                                     */
+
+#define _DEFAULT_SOURCE           /* mmap */
+#define IGPT_IMPLEMENTATION
+#include "igpt.h"
+#include "part.h"
+#include "fixtures/probe.h"
+
+/* ---- helpers ---------------------------------------------------------------------------------- */
+
+/* The last sentence of the log. */
+typedef struct heard {
+  igpt_result result;
+  int lines;
+  char text[400];
+} heard;
+
+static void hear(void *user, igpt_result result, const char *sentence)
+{
+  heard *h = (heard *)user;
+  h->result = result;
+  h->lines++;
+  strncpy(h->text, sentence, sizeof h->text - 1);
+}
+
+/* An allocator that counts, and that fails at call number `fail_at`. */
+typedef struct purse {
+  int calls, fail_at;
+  size_t held;
+} purse;
+
+static void *purse_alloc(void *user, size_t bytes)
+{
+  purse *p = (purse *)user;
+  void *block;
+  if (p->calls++ == p->fail_at) return NULL;
+  block = malloc(bytes);
+  if (!block) return NULL;
+  memset(block, 0xff, bytes);               /* NaN: what is read before it is written shows */
+  p->held += bytes;
+  return block;
+}
+
+static void purse_free(void *user, void *block, size_t bytes)
+{
+  ((purse *)user)->held -= bytes;
+  free(block);
+}
+
+static igpt_allocator purse_allocator(purse *p)
+{
+  igpt_allocator a;
+  memset(p, 0, sizeof *p);
+  p->fail_at = -1;
+  a.alloc = purse_alloc;
+  a.free = purse_free;
+  a.user = p;
+  return a;
+}
+
+/* A watch that stops at call number `stop_at`, and checks that progress never goes back. */
+typedef struct patience {
+  int calls, stop_at, wrong;
+  double last;
+} patience;
+
+static int patience_poll(void *user, double done)
+{
+  patience *p = (patience *)user;
+  if (!(done >= p->last && done <= 1)) p->wrong++;
+  p->last = done;
+  return p->calls++ == p->stop_at;
+}
+
+/* A set of n rows in k overlapping classes: an offset of its label in some features, and noise. */
+static void blobs(float *x, int32_t *labels, size_t n, size_t d, size_t k)
+{
+  size_t i, j;
+  part_fill(x, n * d, 1.5f, 9);
+  for (i = 0; i < n; i++) {
+    labels[i] = (int32_t)(i % k);
+    for (j = 0; j < d; j++) x[i * d + j] += (j % k == i % k) ? 0.7f : 0.0f;
+  }
+}
+
+/* (*) of part 15, in double, for weights (K,D) and intercepts (K) on raw features. */
+static double objective(const float *x, const int32_t *labels, size_t n, size_t d, size_t k,
+                        double inverse_l2, const float *w, const float *b)
+{
+  double sum = 0, squares = 0;
+  size_t i, j, c;
+  for (i = 0; i < n; i++) {
+    double z[64], top = -1e300, total = 0;
+    for (c = 0; c < k; c++) {
+      z[c] = (double)b[c];
+      for (j = 0; j < d; j++) z[c] += (double)w[c * d + j] * (double)x[i * d + j];
+      if (z[c] > top) top = z[c];
+    }
+    for (c = 0; c < k; c++) total += exp(z[c] - top);
+    sum += top + log(total) - z[labels[i]];
+  }
+  for (j = 0; j < k * d; j++) squares += (double)w[j] * (double)w[j];
+  return sum / (double)n + squares / (2 * inverse_l2 * (double)n);
+}
+
+/* ---- tests ------------------------------------------------------------------------------------- */
+
+TEST(equals_scikit_learn)
+{
+  size_t i, j;
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    size_t d = (size_t)cases[i].features, k = (size_t)cases[i].classes, features = 0;
+    size_t rows = (size_t)cases[i].rows;
+    double norm = 0, apart = 0, mean = 0, expected_mean = 0;
+    int classes = 0;
+    igpt_probe_desc desc = {0};
+    igpt_probe_report report;
+    igpt_probe *probe;
+    const float *w, *b;
+    desc.inverse_l2 = cases[i].inverse_l2;
+    desc.no_intercept = !cases[i].intercept;
+    desc.standardise = cases[i].standardise;
+    desc.tolerance = 1e-7;
+    CHECK_INT(igpt_probe_fit(&probe, &report, cases[i].x, cases[i].labels, rows, d, &desc), IGPT_OK);
+    if (!probe) continue;
+    CHECK(report.converged);
+    CHECK(report.iterations <= 45);         /* curvature that is used wrongly takes hundreds */
+    CHECK(report.gradient <= 1e-7);
+    CHECK_NEAR(report.objective, cases[i].objective, 1e-6 * cases[i].objective);
+    w = igpt_probe_weights(probe, &classes, &features);
+    b = igpt_probe_intercepts(probe);
+    CHECK_INT(classes, k);
+    CHECK_INT(features, d);
+    for (j = 0; j < k * d; j++) {
+      double e = (double)w[j] - cases[i].w[j];
+      apart += e * e;
+      norm += cases[i].w[j] * cases[i].w[j];
+    }
+    CHECK(sqrt(apart) <= 1e-3 * sqrt(norm));
+    for (j = 0; j < k; j++) {               /* a common part of the intercepts changes nothing */
+      mean += (double)b[j] / (double)k;
+      expected_mean += cases[i].b[j] / (double)k;
+    }
+    for (j = 0; j < k; j++)
+      CHECK_NEAR((double)b[j] - mean, cases[i].b[j] - expected_mean,
+                 1e-3 * (1 + fabs(cases[i].b[j] - expected_mean)));
+    if (desc.no_intercept && !desc.standardise)
+      for (j = 0; j < k; j++) CHECK(b[j] == 0);
+    if (!desc.standardise)                  /* the report is about what comes out */
+      CHECK_NEAR(objective(cases[i].x, cases[i].labels, rows, d, k, desc.inverse_l2, w, b),
+                 report.objective, 1e-6);
+    igpt_probe_destroy(probe);
+  }
+}
+
+/* The default tolerance is good for the objective, too. */
+TEST(defaults)
+{
+  igpt_probe_desc zero = {0}, same = {0};
+  igpt_probe *a, *b;
+  igpt_probe_report report;
+  same.inverse_l2 = 1;
+  same.max_iterations = 1000;
+  same.tolerance = 1e-6;
+  same.classes = 4;
+  CHECK_INT(igpt_probe_fit(&a, &report, plain_x, plain_labels, 150, 6, NULL), IGPT_OK);
+  CHECK_NEAR(report.objective, cases[4].objective, 1e-6 * cases[4].objective);
+  CHECK_INT(igpt_probe_fit(&b, NULL, plain_x, plain_labels, 150, 6, &same), IGPT_OK);
+  CHECK(part_same(igpt_probe_weights(a, NULL, NULL), igpt_probe_weights(b, NULL, NULL), 24));
+  igpt_probe_destroy(a);
+  igpt_probe_destroy(b);
+  zero.method = same.method = IGPT_SGD;
+  same.rate = 0.1;
+  same.momentum = 0.9;
+  same.epochs = 30;
+  same.batch = 256;
+  CHECK_INT(igpt_probe_fit(&a, NULL, plain_x, plain_labels, 150, 6, &zero), IGPT_OK);
+  CHECK_INT(igpt_probe_fit(&b, NULL, plain_x, plain_labels, 150, 6, &same), IGPT_OK);
+  CHECK(part_same(igpt_probe_weights(a, NULL, NULL), igpt_probe_weights(b, NULL, NULL), 24));
+  igpt_probe_destroy(a);
+  igpt_probe_destroy(b);
+}
+
+/* Central differences of the objective, in a random direction, at a random place. */
+TEST(gradient)
+{
+  int standardise, intercept;
+  for (standardise = 0; standardise < 2; standardise++)
+    for (intercept = 0; intercept < 2; intercept++) {
+      enum { N = 75, D = 131, K = 19 };     /* more than a block of columns, and of classes */
+      static float x[N * D];
+      static int32_t labels[N];
+      size_t p = (size_t)K * (D + (size_t)intercept), j;
+      double *at = (double *)malloc(5 * p * sizeof(double)), *u = at + p, *g = at + 2 * p;
+      double *moved = at + 3 * p, *other = at + 4 * p, slope = 0, values[2], step = 1e-3;
+      igpt__fit fit;
+      igpt__arena arena;
+      purse memory;
+      char *block;
+      int side;
+      if (!at) exit(2);
+      blobs(x, labels, N, D, K);
+      memset(&fit, 0, sizeof fit);
+      memset(&arena, 0, sizeof arena);
+      fit.desc.standardise = standardise;
+      fit.desc.no_intercept = !intercept;
+      fit.desc.inverse_l2 = 0.3;
+      fit.desc.allocator = purse_allocator(&memory);
+      fit.kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+      fit.x = x;
+      fit.labels = labels;
+      fit.rows = N;
+      fit.features = D;
+      fit.classes = K;
+      fit.padded = 32;
+      fit.parameters = p;
+      fit.span = 32;                        /* three spans, the last with a part of its rows */
+      igpt__fit_layout(&fit, &arena);
+      block = (char *)malloc(arena.used + 64);
+      if (!block) exit(2);
+      arena.base = block + (64 - (uintptr_t)block % 64) % 64;
+      arena.used = 0;
+      igpt__fit_layout(&fit, &arena);
+      if (standardise) CHECK_INT(igpt__probe_standardise(&fit), IGPT_OK);
+      for (j = 0; j < p; j++) {
+        igpt_rng rng = igpt_rng_seed(5, j);
+        at[j] = 0.2 * (double)igpt_rng_normal(&rng);
+        u[j] = (double)igpt_rng_normal(&rng);
+      }
+      CHECK_INT(igpt__probe_evaluate(&fit, &values[0], g, at, 0), IGPT_OK);
+      for (j = 0; j < p; j++) slope += g[j] * u[j];
+      for (side = 0; side < 2; side++) {
+        for (j = 0; j < p; j++) moved[j] = at[j] + (side ? step : -step) * u[j];
+        CHECK_INT(igpt__probe_evaluate(&fit, &values[side], other, moved, 0), IGPT_OK);
+      }
+      CHECK_NEAR((values[1] - values[0]) / (2 * step), slope, 1e-3 * (1 + fabs(slope)));
+      CHECK(fabs(slope) > 0.05);            /* or the line above says nothing */
+      free(block);
+      free(at);
+    }
+}
+
+/* Two classes whose optimum can be had by hand: x = +-1 in equal numbers, without errors, so W is
+   (-w, w) with w / (C N) = p of the wrong class, p = 1 / (1 + exp(2 w)). */
+TEST(two_classes_by_hand)
+{
+  const float x[4] = {-1, 1, -1, 1};
+  const int32_t labels[4] = {0, 1, 0, 1};
+  double w = 0.5;
+  igpt_probe_desc desc = {0};
+  igpt_probe *probe;
+  igpt_probe_report report;
+  const float *found;
+  int i;
+  for (i = 0; i < 100; i++)                 /* Newton on w / 4 - p(w), C = 1 */ {
+    double p = 1 / (1 + exp(2 * w));
+    w -= (w / 4 - p) / (0.25 + 2 * p * (1 - p));
+  }
+  desc.tolerance = 1e-7;
+  CHECK_INT(igpt_probe_fit(&probe, &report, x, labels, 4, 1, &desc), IGPT_OK);
+  found = igpt_probe_weights(probe, NULL, NULL);
+  CHECK_NEAR(found[0], -w, 1e-5);
+  CHECK_NEAR(found[1], w, 1e-5);
+  CHECK_NEAR(report.objective, log(1 + exp(-2 * w)) + w * w / 4, 1e-6);
+  igpt_probe_destroy(probe);
+}
+
+/* Rows that are certain: the loss is far below the rounding of 1, and must not be lost in it. */
+TEST(small_losses_are_exact)
+{
+  const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+  float z[3] = {-20, 1, -19};
+  double others = exp(-21.0) + exp(-20.0);
+  CHECK_NEAR(igpt__probe_loss(z, 3, 1, kernels) / others, 1, 1e-6);
+  CHECK_NEAR((double)z[1] / others, -1, 1e-6);
+  CHECK_NEAR((double)z[0] / exp(-21.0), 1, 1e-6);
+  z[0] = 100;                               /* and a row that is as wrong as can be */
+  z[1] = -100;
+  z[2] = 100;
+  CHECK_NEAR(igpt__probe_loss(z, 3, 1, kernels), 200 + log(2.0), 1e-4);
+  CHECK_NEAR(z[0], 0.5, 1e-6);
+  CHECK_NEAR(z[1], -1, 1e-6);
+}
+
+TEST(sgd_comes_near)
+{
+  enum { N = 1500, D = 20, K = 5 };
+  static float x[N * D];
+  static int32_t labels[N];
+  igpt_probe_desc desc = {0};
+  igpt_probe_report best, report;
+  igpt_probe *probe;
+  int standardise;
+  blobs(x, labels, N, D, K);
+  for (standardise = 0; standardise < 2; standardise++) {
+    memset(&desc, 0, sizeof desc);
+    desc.standardise = standardise;
+    CHECK_INT(igpt_probe_fit(&probe, &best, x, labels, N, D, &desc), IGPT_OK);
+    igpt_probe_destroy(probe);
+    desc.method = IGPT_SGD;
+    desc.batch = 100;
+    CHECK_INT(igpt_probe_fit(&probe, &report, x, labels, N, D, &desc), IGPT_OK);
+    CHECK_INT(report.iterations, 30 * 15);
+    CHECK(report.objective >= best.objective - 1e-6);
+    CHECK(report.objective <= best.objective * 1.0005);
+    CHECK(best.objective < 1.3);            /* less than ln 5: there is something to be learnt */
+    igpt_probe_destroy(probe);
+  }
+}
+
+TEST(predict)
+{
+  int32_t labels[150], alone[150];
+  float probabilities[150 * 4];
+  igpt_probe_desc desc = {0};
+  igpt_probe *probe;
+  const float *w, *b;
+  size_t i, j, c;
+  int right = 0;
+  float bad[6] = {0};
+  desc.standardise = 1;
+  CHECK_INT(igpt_probe_fit(&probe, NULL, plain_x, plain_labels, 150, 6, &desc), IGPT_OK);
+  w = igpt_probe_weights(probe, NULL, NULL);
+  b = igpt_probe_intercepts(probe);
+  CHECK_INT(igpt_probe_predict(probe, labels, probabilities, plain_x, 150), IGPT_OK);
+  CHECK_INT(igpt_probe_predict(probe, alone, NULL, plain_x, 150), IGPT_OK);
+  CHECK(memcmp(labels, alone, sizeof labels) == 0);
+  for (i = 0; i < 150; i++) {
+    double z[4], total = 0;
+    for (c = 0; c < 4; c++) {
+      z[c] = (double)b[c];
+      for (j = 0; j < 6; j++) z[c] += (double)w[c * 6 + j] * (double)plain_x[i * 6 + j];
+      total += exp(z[c]);
+    }
+    for (c = 0; c < 4; c++) {
+      CHECK_NEAR(probabilities[i * 4 + c], exp(z[c]) / total, 1e-5);
+      CHECK(probabilities[i * 4 + c] <= probabilities[i * 4 + (size_t)labels[i]]);
+    }
+    right += labels[i] == plain_labels[i];
+  }
+  CHECK(right > 105);
+  CHECK_INT(igpt_probe_predict(probe, NULL, NULL, NULL, 0), IGPT_OK);
+  CHECK_INT(igpt_probe_predict(NULL, labels, NULL, plain_x, 1), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_probe_predict(probe, labels, NULL, NULL, 1), IGPT_BAD_ARGUMENT);
+  bad[3] = (float)NAN;
+  CHECK_INT(igpt_probe_predict(probe, labels, NULL, bad, 1), IGPT_NOT_FINITE);
+  CHECK(igpt_probe_weights(NULL, NULL, NULL) == NULL);
+  CHECK(igpt_probe_intercepts(NULL) == NULL);
+  igpt_probe_destroy(probe);
+  igpt_probe_destroy(NULL);
+}
+
+/* 1, 2, 3, 7 workers, tasks in any order: the same bits, for each method. */
+TEST(workers_change_nothing)
+{
+  enum { N = 600, D = 300, K = 19 };
+  static float x[N * D];
+  static int32_t labels[N];
+  const int workers[] = {2, 3, 7};
+  int method, i;
+  blobs(x, labels, N, D, K);
+  for (method = 0; method < 2; method++) {
+    igpt_probe_desc desc = {0};
+    igpt_probe_report first, report;
+    igpt_probe *one, *many;
+    desc.method = method ? IGPT_SGD : IGPT_LBFGS;
+    desc.max_iterations = 12;
+    desc.epochs = 2;
+    desc.standardise = method == 0;
+    CHECK_INT(igpt_probe_fit(&one, &first, x, labels, N, D, &desc), IGPT_OK);
+    for (i = 0; i < 3; i++) {
+      part_runner runner;
+      runner.workers = workers[i];
+      runner.order = i;
+      desc.runner.run = part_run;
+      desc.runner.user = &runner;
+      desc.runner.workers = workers[i];
+      CHECK_INT(igpt_probe_fit(&many, &report, x, labels, N, D, &desc), IGPT_OK);
+      CHECK(report.objective == first.objective && report.gradient == first.gradient);
+      CHECK(part_same(igpt_probe_weights(one, NULL, NULL), igpt_probe_weights(many, NULL, NULL),
+                      (size_t)K * D));
+      CHECK(part_same(igpt_probe_intercepts(one), igpt_probe_intercepts(many), K));
+      igpt_probe_destroy(many);
+    }
+    igpt_probe_destroy(one);
+  }
+}
+
+/* Stopped at the first, the second ... look: always the code, no probe, nothing kept. */
+TEST(cancelled)
+{
+  int method, stop;
+  for (method = 0; method < 2; method++)
+    for (stop = 0;; stop++) {
+      igpt_probe_desc desc = {0};
+      igpt_probe *probe = (igpt_probe *)&desc;
+      igpt_probe_report report = {77, 0, 0, 0};
+      patience p;
+      purse memory;
+      igpt_result result;
+      memset(&p, 0, sizeof p);
+      p.stop_at = stop;
+      desc.method = method ? IGPT_SGD : IGPT_LBFGS;
+      desc.batch = 40;
+      desc.epochs = 2;
+      desc.max_iterations = 20;
+      desc.standardise = 1;
+      desc.allocator = purse_allocator(&memory);
+      desc.watch.poll = patience_poll;
+      desc.watch.user = &p;
+      result = igpt_probe_fit(&probe, &report, plain_x, plain_labels, 150, 6, &desc);
+      CHECK_INT(p.wrong, 0);
+      if (result == IGPT_OK) {
+        CHECK(stop > 8);
+        igpt_probe_destroy(probe);
+        CHECK_INT(memory.held, 0);
+        break;
+      }
+      CHECK_INT(result, IGPT_CANCELLED);
+      CHECK(probe == NULL);
+      CHECK_INT(report.iterations, 77);
+      CHECK_INT(memory.held, 0);
+    }
+}
+
+/* Two allocations, and each of them may fail. */
+TEST(out_of_memory)
+{
+  int method, n;
+  for (method = 0; method < 2; method++)
+    for (n = 0; n <= 2; n++) {
+      igpt_probe_desc desc = {0};
+      igpt_probe *probe = (igpt_probe *)&desc;
+      purse memory;
+      igpt_result result;
+      desc.method = method ? IGPT_SGD : IGPT_LBFGS;
+      desc.epochs = 1;
+      desc.allocator = purse_allocator(&memory);
+      memory.fail_at = n;
+      result = igpt_probe_fit(&probe, NULL, plain_x, plain_labels, 150, 6, &desc);
+      CHECK_INT(result, n < 2 ? IGPT_OUT_OF_MEMORY : IGPT_OK);
+      CHECK((probe == NULL) == (n < 2));
+      CHECK_INT(memory.calls, n < 2 ? n + 1 : 2);
+      igpt_probe_destroy(probe);
+      CHECK_INT(memory.held, 0);
+    }
+}
+
+/* One call that must fail with `code` and a sentence that holds `words`. */
+static void refused(const char *words, igpt_result code, const float *x, const int32_t *labels,
+                    size_t rows, size_t features, igpt_probe_desc desc)
+{
+  igpt_probe *probe = (igpt_probe *)&desc;
+  heard h;
+  purse memory;
+  igpt_result result;
+  memset(&h, 0, sizeof h);
+  desc.log.line = hear;
+  desc.log.user = &h;
+  if (!desc.allocator.alloc) desc.allocator = purse_allocator(&memory);
+  else memset(&memory, 0, sizeof memory);
+  result = igpt_probe_fit(&probe, NULL, x, labels, rows, features, &desc);
+  CHECK_INT(result, code);
+  CHECK(probe == NULL);
+  CHECK_INT(h.lines, 1);
+  CHECK_INT(h.result, code);
+  CHECK_INT(memory.held, 0);
+  if (!strstr(h.text, words)) {
+    test_errors++;
+    printf("  the sentence \"%s\" does not hold \"%s\"\n", h.text, words);
+  }
+}
+
+TEST(bad_input)
+{
+  float x[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+  int32_t labels[6] = {0, 1, 2, 0, 1, 2}, bad[6];
+  const igpt_probe_desc zero = {0};
+  igpt_probe_desc desc = zero;
+  igpt_probe_report report;
+  igpt_probe *probe = NULL;
+  refused("x is null", IGPT_BAD_ARGUMENT, NULL, labels, 6, 2, zero);
+  refused("labels is null", IGPT_BAD_ARGUMENT, x, NULL, 6, 2, zero);
+  CHECK_INT(igpt_probe_fit(NULL, NULL, x, labels, 6, 2, NULL), IGPT_BAD_ARGUMENT);
+  refused("rows is 0 and features is 2", IGPT_BAD_ARGUMENT, x, labels, 0, 2, zero);
+  refused("rows is 6 and features is 0", IGPT_BAD_ARGUMENT, x, labels, 6, 0, zero);
+
+  memcpy(bad, labels, sizeof bad);
+  bad[4] = 3;
+  desc.classes = 3;
+  refused("labels[4] is 3, and must be 0..2", IGPT_BAD_ARGUMENT, x, bad, 6, 2, desc);
+  bad[4] = -1;
+  refused("labels[4] is -1, and must be 0..2", IGPT_BAD_ARGUMENT, x, bad, 6, 2, desc);
+  refused("labels[4] is -1, and must be >= 0", IGPT_BAD_ARGUMENT, x, bad, 6, 2, zero);
+  bad[4] = 0x7fffffff;
+  refused("2147483647", IGPT_BAD_ARGUMENT, x, bad, 6, 2, zero);
+  bad[4] = 4;
+  refused("class 3 of 5 has no row", IGPT_BAD_ARGUMENT, x, bad, 6, 2, zero);
+  desc.classes = 4;
+  refused("class 3 of 4 has no row", IGPT_BAD_ARGUMENT, x, labels, 6, 2, desc);
+  desc.classes = 7;
+  refused("classes is 7, and there are only 6 rows", IGPT_BAD_ARGUMENT, x, labels, 6, 2, desc);
+  desc.classes = 1;
+  refused("classes is 1", IGPT_BAD_ARGUMENT, x, labels, 6, 2, desc);
+  memset(bad, 0, sizeof bad);
+  refused("all 6 labels are 0", IGPT_BAD_ARGUMENT, x, bad, 6, 2, zero);
+
+  x[7] = (float)NAN;
+  refused("x[3][1] is nan", IGPT_NOT_FINITE, x, labels, 6, 2, zero);
+  x[7] = -HUGE_VALF;
+  refused("x[3][1] is -inf", IGPT_NOT_FINITE, x, labels, 6, 2, zero);
+  x[7] = 3e38f;                             /* logits overflow at first; the search steps back */
+  x[6] = -3e38f;
+  CHECK_INT(igpt_probe_fit(&probe, &report, x, labels, 6, 2, NULL), IGPT_OK);
+  CHECK(report.objective < log(3.0) && report.objective >= 0);
+  CHECK(isfinite(igpt_probe_weights(probe, NULL, NULL)[1]));
+  igpt_probe_destroy(probe);
+  x[7] = 7;
+  x[6] = 6;
+
+#define REFUSED(field, value, words, code)                                                        \
+  do { desc = zero; desc.field = value; refused(words, code, x, labels, 6, 2, desc); } while (0)
+  REFUSED(method, (igpt_probe_method)2, "method is 2", IGPT_BAD_ARGUMENT);
+  REFUSED(classes, -3, "classes is -3", IGPT_BAD_ARGUMENT);
+  REFUSED(inverse_l2, -1, "inverse_l2 is -1", IGPT_BAD_ARGUMENT);
+  REFUSED(inverse_l2, HUGE_VAL, "inverse_l2 is inf", IGPT_BAD_ARGUMENT);
+  REFUSED(tolerance, (double)NAN, "tolerance is nan", IGPT_BAD_ARGUMENT);
+  REFUSED(rate, -0.5, "rate is -0.5", IGPT_BAD_ARGUMENT);
+  REFUSED(momentum, 1, "momentum is 1", IGPT_BAD_ARGUMENT);
+  REFUSED(max_iterations, -1, "max_iterations is -1", IGPT_BAD_ARGUMENT);
+  REFUSED(epochs, -1, "epochs is -1", IGPT_BAD_ARGUMENT);
+  REFUSED(batch, -1, "batch is -1", IGPT_BAD_ARGUMENT);
+  REFUSED(isa, (igpt_isa)99, "isa", IGPT_UNSUPPORTED);
+  REFUSED(runner.workers, 257, "runner.workers is 257", IGPT_BAD_ARGUMENT);
+  REFUSED(allocator.alloc, purse_alloc, "both or neither", IGPT_BAD_ARGUMENT);
+#undef REFUSED
+  desc = zero;
+  desc.classes = 3;
+  refused("do not fit in size_t", IGPT_TOO_LARGE, x, labels, 6, SIZE_MAX / 4, desc);
+
+  desc = zero;                              /* steps that are far too long */
+  desc.method = IGPT_SGD;
+  desc.rate = 1e30;
+  desc.inverse_l2 = 1e-3;
+  refused("rate 1", IGPT_NOT_FINITE, x, labels, 6, 2, desc);
+  desc = zero;
+  desc.classes = 3;                         /* and after all that, it still works */
+  CHECK_INT(igpt_probe_fit(&probe, NULL, x, labels, 6, 2, &desc), IGPT_OK);
+  igpt_probe_destroy(probe);
+}
+
+/* Iterations are counted, and the limit is one. */
+TEST(iteration_limit)
+{
+  igpt_probe_desc desc = {0};
+  igpt_probe_report report;
+  igpt_probe *probe;
+  double last = log(4.0);                   /* all zero */
+  int limit;
+  for (limit = 1; limit < 6; limit++) {
+    desc.max_iterations = limit;
+    CHECK_INT(igpt_probe_fit(&probe, &report, plain_x, plain_labels, 150, 6, &desc), IGPT_OK);
+    CHECK_INT(report.iterations, limit);
+    CHECK(!report.converged);
+    CHECK(report.objective < last);
+    last = report.objective;
+    igpt_probe_destroy(probe);
+  }
+}
+
+int main(void)
+{
+  part_unused();
+  RUN(equals_scikit_learn);
+  RUN(defaults);
+  RUN(gradient);
+  RUN(two_classes_by_hand);
+  RUN(small_losses_are_exact);
+  RUN(sgd_comes_near);
+  RUN(predict);
+  RUN(workers_change_nothing);
+  RUN(cancelled);
+  RUN(out_of_memory);
+  RUN(bad_input);
+  RUN(iteration_limit);
+  return test_done();
+}
