@@ -234,7 +234,9 @@
 #define IGPT_VERSION_PATCH 0
 
 #ifndef IGPTDEF
-#ifdef IGPT_STATIC
+#if defined(IGPT_STATIC) && defined(__GNUC__)
+#define IGPTDEF static __attribute__((unused))
+#elif defined(IGPT_STATIC)
 #define IGPTDEF static
 #else
 #define IGPTDEF extern
@@ -864,11 +866,13 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__TARGET(isa) __attribute__((target(isa)))
 #define IGPT__UNUSED __attribute__((unused))
 #define IGPT__NOINLINE __attribute__((noinline))
+#define IGPT__PREFETCH(p) __builtin_prefetch(p)
 #define IGPT__INLINE static inline __attribute__((always_inline))   /* inside one pass only */
 #else
 #define IGPT__TARGET(isa)         /* MSVC accepts any intrinsic anywhere */
 #define IGPT__UNUSED
 #define IGPT__NOINLINE
+#define IGPT__PREFETCH(p) ((void)(p))
 #define IGPT__INLINE static inline
 #endif
 
@@ -1800,27 +1804,40 @@ TARGET static void K(pack_rows)(float *to, size_t lanes, const float *from, size
     }
 }
 
-/* Columns lie side by side: rows of k are copied. */
+/* Columns lie side by side: rows of k are cut up, for a few panels at a time, so that what is read and
+   what is written both run along memory. Whole vectors may spill into the next p, as above. */
 TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, size_t k_stride,
-                                   size_t have, size_t k, int round)
+                                   size_t count, size_t k, int round)
 {
-  size_t p, i;
+  const size_t wide = (lanes + W - 1) / W * W;
+  size_t p, first, i;
   for (p = 0; p < k; p++, from += k_stride, to += lanes) {
-    for (i = 0; i < lanes; i += W) {
-      V v = i + W <= have ? LOAD(from + i) : i < have ? LOADN(from + i, have - i) : ZERO();
-      if (round) v = BF16(v);
-      if (i + W <= lanes) STORE(to + i, v);
-      else STOREN(to + i, v, lanes - i);
-    }
+    const size_t whole = (k - p) * lanes >= wide && count >= wide ? count - wide + 1 : 0;
+    float *out = to;
+    for (first = 0; first < whole; first += lanes, out += lanes * k)
+      for (i = 0; i < lanes; i += W) {
+        V v = LOAD(from + first + i);
+        if (round) v = BF16(v);
+        STORE(out + i, v);
+      }
+    for (; first < count; first += lanes, out += lanes * k)
+      for (i = 0; i < lanes; i += W) {
+        size_t at = first + i;
+        V v = at + W <= count ? LOAD(from + at) : at < count ? LOADN(from + at, count - at) : ZERO();
+        if (round) v = BF16(v);
+        if (i + W <= lanes) STORE(out + i, v);
+        else STOREN(out + i, v, lanes - i);
+      }
   }
 }
 
 TARGET static void K(pack)(float *to, size_t lanes, const float *from, size_t lane_stride,
                            size_t k_stride, size_t count, size_t k, int round)
 {
-  size_t p, i, have;
-  for (; count > 0; count -= have, from += have * lane_stride, to += lanes * k) {
-    have = count < lanes ? count : lanes;
+  size_t p, i, have, step = lanes;
+  if (lane_stride == 1 && lanes < 128) step = 128 / lanes * lanes;
+  for (; count > 0; count -= have, from += have * lane_stride, to += step * k) {
+    have = count < step ? count : step;
     if (lane_stride == 1) K(pack_columns)(to, lanes, from, k_stride, have, k, round);
     else if (k_stride == 1)
       for (i = 0; i < lanes; i += W)
@@ -2401,12 +2418,14 @@ igpt_result igpt_selftest(igpt_isa isa)
    workers.                                                                                         */
 
 enum {
-  IGPT__DEPTH   = 256,            /* of k: a panel of B stays in the first cache */
-  IGPT__STRIP   = 48,             /* rows of A: a task, at most */
-  IGPT__SLAB    = 4096,           /* columns of B packed at a time */
-  IGPT__SPAN    = 512,            /* columns of a task */
-  IGPT__THIN    = 16,             /* up to so many rows nothing is packed */
-  IGPT__TILE_MAX = 512            /* floats in the largest tile */
+  IGPT__BLOCK_DEPTH   = 512,      /* of k: a strip of A and a panel of B stay in the second cache */
+  IGPT__BLOCK_ROWS    = 48,       /* of A: a strip, at most */
+  IGPT__BLOCK_COLUMNS = 1024,     /* a task is one strip times so many columns */
+  IGPT__PACK_COLUMNS  = 128,      /* of B, a task, a multiple of every tile's columns */
+  IGPT__SLAB_COLUMNS  = 2048,     /* of B, packed at a time */
+  IGPT__THIN_ROWS     = 16,       /* up to so many rows nothing is packed */
+  IGPT__THIN_COLUMNS  = 256,      /* a task then */
+  IGPT__TILE_FLOATS   = 512       /* in the largest tile */
 };
 
 /* What every parallel operation needs. */
@@ -2434,15 +2453,15 @@ typedef struct igpt__product {
 /* Floats of math.shared for any product with up to n columns and sums of up to k. */
 static size_t igpt__matmul_shared(const igpt_kernels *kernels, size_t n, size_t k)
 {
-  size_t columns = igpt__size_round(igpt__min_size(n, IGPT__SLAB), (size_t)kernels->tile_columns);
-  return igpt__size_round(igpt__size_mul(columns, igpt__min_size(k, IGPT__DEPTH)), 16);
+  size_t columns = igpt__size_round(igpt__min_size(n, IGPT__SLAB_COLUMNS), (size_t)kernels->tile_columns);
+  return igpt__size_round(igpt__size_mul(columns, igpt__min_size(k, IGPT__BLOCK_DEPTH)), 16);
 }
 
 /* Floats a worker. */
 static size_t igpt__matmul_worker(const igpt_kernels *kernels)
 {
   (void)kernels;
-  return (size_t)IGPT__STRIP * IGPT__DEPTH;
+  return (size_t)IGPT__BLOCK_ROWS * IGPT__BLOCK_DEPTH;
 }
 
 static float *igpt__worker(const igpt__math *math, int worker)
@@ -2450,12 +2469,13 @@ static float *igpt__worker(const igpt__math *math, int worker)
   return math->worker + (size_t)worker * math->worker_floats;
 }
 
-/* B's panels under one span of columns */
+/* A few panels of B */
 static void igpt__matmul_pack_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
   const igpt_kernels *kernels = p->math->kernels;
-  size_t first = index * IGPT__SPAN, count = igpt__min_size(p->columns - first, IGPT__SPAN);
+  size_t first = index * IGPT__PACK_COLUMNS;
+  size_t count = igpt__min_size(p->columns - first, IGPT__PACK_COLUMNS);
   (void)worker;
   kernels->pack(p->math->shared + first * p->depth, (size_t)kernels->tile_columns,
                 p->b + p->deep * p->b_row + (p->column + first) * p->b_column, p->b_column, p->b_row,
@@ -2466,7 +2486,7 @@ static void igpt__matmul_pack_task(void *arg, size_t index, int worker)
 static void igpt__tile_edge(const igpt_kernels *kernels, float *c, size_t ldc, const float *a,
                             const float *b, size_t m, size_t n, size_t k, int accumulate)
 {
-  float copy[IGPT__TILE_MAX];
+  float copy[IGPT__TILE_FLOATS];
   size_t full = (size_t)kernels->tile_columns, i;
   memset(copy, 0, sizeof copy);
   for (i = 0; accumulate && i < m; i++) memcpy(copy + i * full, c + i * ldc, n * sizeof(float));
@@ -2474,15 +2494,15 @@ static void igpt__tile_edge(const igpt_kernels *kernels, float *c, size_t ldc, c
   for (i = 0; i < m; i++) memcpy(c + i * ldc, copy + i * full, n * sizeof(float));
 }
 
-/* One strip of A against one span of packed B */
+/* One strip of A times a block of packed columns of B */
 static void igpt__matmul_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
   const igpt_kernels *kernels = p->math->kernels;
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
-  size_t row = index % p->strips * p->strip, first = index / p->strips * IGPT__SPAN;
+  size_t row = index % p->strips * p->strip, first = index / p->strips * IGPT__BLOCK_COLUMNS;
   size_t rows = igpt__min_size(p->m - row, p->strip);
-  size_t end = igpt__min_size(p->columns, first + IGPT__SPAN), i, j;
+  size_t end = igpt__min_size(p->columns, first + IGPT__BLOCK_COLUMNS), i, j;
   float *a = igpt__worker(p->math, worker);
   int accumulate = p->accumulate || p->deep > 0;
   kernels->pack(a, mr, p->a + row * p->a_row + p->deep * p->a_column, p->a_row, p->a_column, rows,
@@ -2491,7 +2511,9 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
     const float *b = p->math->shared + j * p->depth;
     for (i = 0; i < rows; i += mr) {
       float *c = p->c + (row + i) * p->ldc + p->column + j;
-      size_t m = igpt__min_size(mr, rows - i);
+      size_t m = igpt__min_size(mr, rows - i), r, l;
+      for (r = mr; r < 2 * mr && i + r < rows; r++)           /* of the next tile */
+        for (l = 0; l < nr && j + l < end; l += 16) IGPT__PREFETCH(c + r * p->ldc + l);
       if (end - j < nr)
         igpt__tile_edge(kernels, c, p->ldc, a + i * p->depth, b, m, end - j, p->depth, accumulate);
       else
@@ -2503,7 +2525,8 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
 static void igpt__matmul_thin_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
-  size_t first = index * IGPT__SPAN, count = igpt__min_size(p->n - first, IGPT__SPAN);
+  size_t first = index * IGPT__THIN_COLUMNS;
+  size_t count = igpt__min_size(p->n - first, IGPT__THIN_COLUMNS);
   (void)worker;
   p->math->kernels->thin(p->c + first, p->ldc, p->a, p->a_row, p->b + first, p->b_row, p->m, count,
                          p->k, p->accumulate, p->math->round);
@@ -2536,19 +2559,20 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
   p.n = n;
   p.k = k;
   p.accumulate = accumulate;
-  if (m <= IGPT__THIN && a_column == 1 && b_column == 1) {
-    igpt__run(&math->runner, igpt__matmul_thin_task, &p, igpt__divide_up(n, IGPT__SPAN));
+  if (m <= IGPT__THIN_ROWS && a_column == 1 && b_column == 1) {
+    igpt__run(&math->runner, igpt__matmul_thin_task, &p, igpt__divide_up(n, IGPT__THIN_COLUMNS));
     return;
   }
-  p.strip = IGPT__STRIP / mr * mr;
+  p.strip = IGPT__BLOCK_ROWS / mr * mr;
   p.strips = igpt__divide_up(m, p.strip);
   for (p.column = 0; p.column < n; p.column += p.columns) {
-    p.columns = igpt__min_size(n - p.column, IGPT__SLAB);
+    p.columns = igpt__min_size(n - p.column, IGPT__SLAB_COLUMNS);
     for (p.deep = 0; p.deep < k; p.deep += p.depth) {
-      size_t spans = igpt__divide_up(p.columns, IGPT__SPAN);
-      p.depth = igpt__min_size(k - p.deep, IGPT__DEPTH);
-      igpt__run(&math->runner, igpt__matmul_pack_task, &p, spans);
-      igpt__run(&math->runner, igpt__matmul_task, &p, spans * p.strips);
+      size_t packs = igpt__divide_up(p.columns, IGPT__PACK_COLUMNS);
+      size_t across = igpt__divide_up(p.columns, IGPT__BLOCK_COLUMNS);
+      p.depth = igpt__min_size(k - p.deep, IGPT__BLOCK_DEPTH);
+      igpt__run(&math->runner, igpt__matmul_pack_task, &p, packs);
+      igpt__run(&math->runner, igpt__matmul_task, &p, across * p.strips);
     }
   }
 }
@@ -2568,9 +2592,9 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
    qkv is (B,T,3C): q, k and v side by side, head h in columns h * E of each third; out is (B,T,C).   */
 
 enum {
-  IGPT__QUERIES  = 192,           /* rows of a forward task, a multiple of every MR */
-  IGPT__KEYS     = 128,           /* of a block, a multiple of every tile's columns */
-  IGPT__BACK     = 96             /* rows taken at once in the backward pass */
+  IGPT__BLOCK_QUERIES  = 192,           /* rows of a forward task, a multiple of every MR */
+  IGPT__BLOCK_KEYS     = 128,           /* of a block, a multiple of every tile's columns */
+  IGPT__BLOCK_BACK     = 96             /* rows taken at once in the backward pass */
 };
 
 typedef struct igpt__attention {
@@ -2603,12 +2627,12 @@ static size_t igpt__least(size_t a, size_t b, size_t multiple)       /* rounded 
 static size_t igpt__attention_worker(const igpt_kernels *kernels, size_t T, size_t E)
 {
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
-  size_t queries = igpt__least(T, IGPT__QUERIES, mr), keys = igpt__least(T, IGPT__KEYS, nr);
+  size_t queries = igpt__least(T, IGPT__BLOCK_QUERIES, mr), keys = igpt__least(T, IGPT__BLOCK_KEYS, nr);
   size_t wide = igpt__size_round(E, nr), forward, backward = 0;
   forward = queries * E + keys * E + keys * wide + mr * keys * 2 + queries * wide + queries * 2;
 #ifndef IGPT_NO_TRAIN
   {
-    size_t rows = igpt__least(T, IGPT__BACK, mr), tall = igpt__size_round(keys, mr);
+    size_t rows = igpt__least(T, IGPT__BLOCK_BACK, mr), tall = igpt__size_round(keys, mr);
     backward = keys * E * 2 + keys * wide * 3 + rows * E * 2 + rows * wide * 2 + rows * keys * 2 +
                rows * tall;
     backward = igpt__size_add(backward, igpt__size_mul(T, igpt__size_add(wide, 1)));
@@ -2630,7 +2654,7 @@ static igpt__attention igpt__attention_of(const igpt__math *math, const float *q
   a.H = H;
   a.E = E;
   a.causal = causal;
-  a.blocks = igpt__divide_up(T, IGPT__QUERIES);
+  a.blocks = igpt__divide_up(T, IGPT__BLOCK_QUERIES);
   a.scale = 1.0f / sqrtf((float)E);
   return a;
 }
@@ -2688,10 +2712,10 @@ static void igpt__attention_forward_task(void *arg, size_t index, int worker)
   const size_t E = a->E, T = a->T, C = a->H * E, wide = igpt__size_round(E, nr);
   size_t block = a->blocks - 1 - index % a->blocks;        /* the longest first */
   size_t head = index / a->blocks % a->H, picture = index / a->blocks / a->H;
-  size_t start = block * IGPT__QUERIES, rows = igpt__min_size(T - start, IGPT__QUERIES);
+  size_t start = block * IGPT__BLOCK_QUERIES, rows = igpt__min_size(T - start, IGPT__BLOCK_QUERIES);
   size_t end = a->causal ? start + rows : T, key, i, r;
   const float *q = a->qkv + picture * T * 3 * C + head * E, *k = q + C, *v = k + C;
-  size_t deepest = igpt__least(T, IGPT__KEYS, nr), lds = deepest;
+  size_t deepest = igpt__least(T, IGPT__BLOCK_KEYS, nr), lds = deepest;
   float *scratch = igpt__worker(a->math, worker);
   float *packed_q = igpt__carve(&scratch, igpt__size_round(rows, mr) * E);
   float *packed_k = igpt__carve(&scratch, deepest * E);
@@ -2703,8 +2727,8 @@ static void igpt__attention_forward_task(void *arg, size_t index, int worker)
   int round = a->math->round;
 
   kernels->pack(packed_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, round);
-  for (key = 0; key < end; key += IGPT__KEYS) {
-    size_t keys = igpt__min_size(end - key, IGPT__KEYS);
+  for (key = 0; key < end; key += IGPT__BLOCK_KEYS) {
+    size_t keys = igpt__min_size(end - key, IGPT__BLOCK_KEYS);
     kernels->pack(packed_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, round);
     kernels->pack(packed_v, nr, v + key * 3 * C, 1, 3 * C, E, keys, round);
     for (i = 0; i < rows; i += mr) {
@@ -2751,7 +2775,7 @@ static void igpt__attention_forward(const igpt__math *math, float *out, float *l
      out = P V                       dV = P^T dout,   dP = dout V^T
      P = softmax(Q K^T / sqrt(E))    dS = P * (dP - D) / sqrt(E)
      S = Q K^T                       dQ = dS K,       dK = dS^T Q
-   in blocks of IGPT__BACK queries by IGPT__KEYS keys: dK and dV are complete after all queries
+   in blocks of IGPT__BLOCK_BACK queries by IGPT__BLOCK_KEYS keys: dK and dV are complete after all queries
    of a block of keys, dQ after all blocks. */
 static void igpt__attention_backward_task(void *arg, size_t index, int worker)
 {
@@ -2765,7 +2789,7 @@ static void igpt__attention_backward_task(void *arg, size_t index, int worker)
   const float *out = a->past + picture * T * C + head * E;
   const float *lse = a->lse + (picture * a->H + head) * T;
   float *dq_out = a->out + picture * T * 3 * C + head * E;
-  size_t lds = igpt__least(T, IGPT__KEYS, nr), most = igpt__least(T, IGPT__BACK, mr);
+  size_t lds = igpt__least(T, IGPT__BLOCK_KEYS, nr), most = igpt__least(T, IGPT__BLOCK_BACK, mr);
   float *scratch = igpt__worker(a->math, worker);
   float *lanes_k = igpt__carve(&scratch, lds * E), *lanes_v = igpt__carve(&scratch, lds * E);
   float *packed_k = igpt__carve(&scratch, lds * wide);
@@ -2778,15 +2802,15 @@ static void igpt__attention_backward_task(void *arg, size_t index, int worker)
   int round = a->math->round;
 
   for (i = 0; i < T; i++) D[i] = kernels->dot(dout + i * C, out + i * C, E);
-  for (key = 0; key < T; key += IGPT__KEYS) {
-    size_t keys = igpt__min_size(T - key, IGPT__KEYS), first = a->causal ? key : 0;
+  for (key = 0; key < T; key += IGPT__BLOCK_KEYS) {
+    size_t keys = igpt__min_size(T - key, IGPT__BLOCK_KEYS), first = a->causal ? key : 0;
     kernels->pack(lanes_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, round);
     kernels->pack(lanes_v, nr, v + key * 3 * C, 3 * C, 1, keys, E, round);
     kernels->pack(packed_k, nr, k + key * 3 * C, 1, 3 * C, E, keys, round);
     memset(dk, 0, keys * wide * sizeof(float));
     memset(dv, 0, keys * wide * sizeof(float));
-    for (start = first; start < T; start += IGPT__BACK) {
-      size_t rows = igpt__min_size(T - start, IGPT__BACK), seen = keys;
+    for (start = first; start < T; start += IGPT__BLOCK_BACK) {
+      size_t rows = igpt__min_size(T - start, IGPT__BLOCK_BACK), seen = keys;
       if (a->causal) seen = igpt__min_size(keys, start + rows - key);
       kernels->pack(rows_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, round);
       kernels->pack(rows_d, mr, dout + start * C, C, 1, rows, E, round);
@@ -2850,18 +2874,18 @@ static void igpt__attention_map_task(void *arg, size_t index, int worker)
   const igpt_kernels *kernels = a->math->kernels;
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
   const size_t E = a->E, T = a->T, C = a->H * E;
-  size_t picture = index / a->blocks, start = index % a->blocks * IGPT__QUERIES;
-  size_t rows = igpt__min_size(T - start, IGPT__QUERIES), key, i, r;
+  size_t picture = index / a->blocks, start = index % a->blocks * IGPT__BLOCK_QUERIES;
+  size_t rows = igpt__min_size(T - start, IGPT__BLOCK_QUERIES), key, i, r;
   const float *q = a->qkv + picture * T * 3 * C + a->head * E, *k = q + C;
   float *map = a->out + (picture * T + start) * T;
-  size_t lds = igpt__least(T, IGPT__KEYS, nr);
+  size_t lds = igpt__least(T, IGPT__BLOCK_KEYS, nr);
   float *scratch = igpt__worker(a->math, worker);
   float *packed_q = igpt__carve(&scratch, igpt__size_round(rows, mr) * E);
   float *packed_k = igpt__carve(&scratch, lds * E);
   float *scores = igpt__carve(&scratch, mr * lds);
   kernels->pack(packed_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, a->math->round);
-  for (key = 0; key < T; key += IGPT__KEYS) {
-    size_t keys = igpt__min_size(T - key, IGPT__KEYS);
+  for (key = 0; key < T; key += IGPT__BLOCK_KEYS) {
+    size_t keys = igpt__min_size(T - key, IGPT__BLOCK_KEYS);
     kernels->pack(packed_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, a->math->round);
     for (i = 0; i < rows; i += mr) {
       size_t m = igpt__min_size(mr, rows - i);
@@ -2937,11 +2961,11 @@ static void igpt__attention_decode_task(void *arg, size_t index, int worker)
                       head * (E * tall + T * wide);
   const float *values = keys + E * tall;
   float *scratch = igpt__worker(a->math, worker);
-  float *scores = igpt__carve(&scratch, IGPT__KEYS), *o = igpt__carve(&scratch, E);
+  float *scores = igpt__carve(&scratch, IGPT__BLOCK_KEYS), *o = igpt__carve(&scratch, E);
   igpt__row row;
   row.most = row.total = 0;
-  for (key = 0; key < n; key += IGPT__KEYS) {
-    size_t seen = igpt__min_size(n - key, IGPT__KEYS);
+  for (key = 0; key < n; key += IGPT__BLOCK_KEYS) {
+    size_t seen = igpt__min_size(n - key, IGPT__BLOCK_KEYS);
     kernels->thin(scores, seen, q, E, keys + key, tall, 1, seen, E, 0, a->math->round);
     igpt__row_extend(&row, kernels, scores, seen, o, E, a->scale, key == 0);
     kernels->thin(o, E, scores, seen, values + key * wide, wide, 1, E, seen, key > 0,

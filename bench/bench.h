@@ -1,5 +1,5 @@
-/* bench.h: what the benchmarks share: a clock, medians, and the fastest that a core can multiply and add.
-   Include after igpt.h (implementation).                                                          */
+/* bench.h: what the benchmarks share: a clock, medians, and the fastest that a core can multiply
+   and add. Include after igpt.h (implementation).                                                */
 
 #ifndef BENCH_H
 #define BENCH_H
@@ -66,10 +66,11 @@ static void bench_machine(void)
 #endif
 }
 
-/* ---- the floor: multiply-adds with nothing in their way ----------------------------------------- */
+/* ---- the floor: multiply-adds with nothing in their way ------------------------------------- */
 
-/* Each function does 24 * 64 * rounds vector multiply-adds (12 accumulators for AVX2, 24 for AVX-512; plain C 8)
-   either on registers alone or with one operand broadcast from an array in the first cache. */
+/* Each function does 24 * 64 * rounds vector multiply-adds (12 accumulators for AVX2, 24 for
+   AVX-512; plain C 8) either on registers alone or with one operand broadcast from an array in the
+   first cache. */
 typedef float bench_loop(const float *from, size_t rounds);
 
 #if IGPT__X86

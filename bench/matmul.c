@@ -1,9 +1,10 @@
-/* Linear layers of iGPT-S (1024 positions of width 512): the three products of training, in float32, beside the
-   time that the same multiply-adds take when one operand of each comes from the first cache.
+/* Linear layers of iGPT-S (1024 positions of width 512): the three products of training, in
+   float32, beside the time that the same multiply-adds take when one operand of each comes from the
+   first cache.
 
    cc -O2 -I. bench/matmul.c -o build/bench/matmul -lm -pthread
    build/bench/matmul [-p] [-q]      -p: time of the process instead of the wall (one worker only)
-                                     -q: quick, 5 repetitions instead of 15                        */
+                                     -q: quick, 5 repetitions instead of 15                       */
 
 #define _POSIX_C_SOURCE 200809L
 #define IGPT_IMPLEMENTATION

@@ -162,8 +162,8 @@ static const option option_table[] = {
     "attention heads, where the model's file does not say" },
   { OPT_WIDTH, "width", IS_WHOLE, ON_PRETRAIN | ON_PLAN, 1, 65536, NULL, "N",
     "numbers in a token's vector; default: the preset's" },
-  { OPT_COLOURS, "colours", IS_WHOLE, ON_PALETTE | ON_PRETRAIN | ON_PLAN, 2, IGPT_PALETTE_MAX, "512", "N",
-    "colours of the palette: 9 bits in the paper" },
+  { OPT_COLOURS, "colours", IS_WHOLE, ON_PALETTE | ON_PRETRAIN | ON_PLAN, 2, IGPT_PALETTE_MAX,
+    "512", "N", "colours of the palette: 9 bits in the paper" },
   { OPT_CLASSES, "classes", IS_WHOLE, ON_PLAN, 0, 100000, "0", "N",
     "outputs of a class head" },
   { OPT_PIXELS, "pixels", IS_WHOLE, ON_PALETTE | ON_PRETRAIN, 1, 1e9, "2000000", "N",
@@ -180,7 +180,8 @@ static const option option_table[] = {
   { OPT_MICRO, "micro", IS_WHOLE, ON_TRAINING, 1, 65536, NULL, "N",
     "pictures computed at once, gradients being added up to a batch; default: at most 8, and "
     "what fits in a quarter of the memory" },
-  { OPT_STEPS, "steps", IS_WHOLE, ON_TRAINING, 1, 1e9, NULL, "N", "length of the run in steps, or ..." },
+  { OPT_STEPS, "steps", IS_WHOLE, ON_TRAINING, 1, 1e9, NULL, "N",
+    "length of the run in steps, or ..." },
   { OPT_EPOCHS, "epochs", IS_REAL, ON_PRETRAIN, 1e-6, 1e6, NULL, "X",
     "... in passes over the data, or ..." },
   { OPT_EPOCHS, "epochs", IS_REAL, ON_FINETUNE, 1e-6, 1e6, NULL, "X",
@@ -200,7 +201,8 @@ static const option option_table[] = {
   { OPT_WARMUP, "warmup", IS_WHOLE, ON_PRETRAIN, 0, 1e9, NULL, "N",
     "steps until the rate is reached; default: one epoch as in the paper, but at most a tenth "
     "of the run" },
-  { OPT_WARMUP, "warmup", IS_WHOLE, ON_FINETUNE, 0, 1e9, "0", "N", "steps until the rate is reached" },
+  { OPT_WARMUP, "warmup", IS_WHOLE, ON_FINETUNE, 0, 1e9, "0", "N",
+    "steps until the rate is reached" },
   { OPT_WEIGHT_DECAY, "weight-decay", IS_REAL, ON_TRAINING, 0, 10, "0", "X",
     "of AdamW (0.9, 0.95, 1e-8); the paper uses none" },
   { OPT_CLIP, "clip", IS_REAL, ON_TRAINING, 0, 1e9, "1", "X",
@@ -228,7 +230,8 @@ static const option option_table[] = {
   /* sampling */
   { OPT_KEEP, "keep", IS_REAL, ON_SAMPLE, 0, 1, "0.5", "X",
     "part of the rows that is given; 0 draws whole pictures" },
-  { OPT_COMPLETIONS, "completions", IS_WHOLE, ON_SAMPLE, 1, 100, "4", "N", "completions of each picture" },
+  { OPT_COMPLETIONS, "completions", IS_WHOLE, ON_SAMPLE, 1, 100, "4", "N",
+    "completions of each picture" },
   { OPT_TEMPERATURE, "temperature", IS_REAL, ON_SAMPLE, 0.001, 1000, "1", "X",
     "divides the logits; the paper's samples use 1" },
   { OPT_TOP_K, "top-k", IS_WHOLE, ON_SAMPLE, 0, 65535, "0", "N",
@@ -237,7 +240,8 @@ static const option option_table[] = {
     "draw among the fewest colours whose probabilities sum to X" },
   { OPT_ROUNDS, "rounds", IS_WHOLE, ON_SAMPLE, 1, 100000, "16", "N",
     "BERT models: passes in which the hidden pixels are filled, the most certain first" },
-  { OPT_SCALE, "scale", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 64, "3", "N", "PNG pixels a picture pixel" },
+  { OPT_SCALE, "scale", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 64, "3", "N",
+    "PNG pixels a picture pixel" },
 
   /* probing */
   { OPT_LAYER, "layer", IS_TEXT, ON_PROBE, 0, 0, "all", "N|all|a,b,c",
@@ -265,7 +269,8 @@ static const option option_table[] = {
     "instruction set" },
   { OPT_PRECISION, "precision", IS_WORD, ON_SESSION | ON_PLAN, 0, 0, "f32", "f32|bf16|auto",
     "of the operands of matrix products; sums, weights and moments are float32" },
-  { OPT_JSON, "json", IS_FLAG, ON_ALL, 0, 0, NULL, NULL, "one JSON object a line on standard output" },
+  { OPT_JSON, "json", IS_FLAG, ON_ALL, 0, 0, NULL, NULL,
+    "one JSON object a line on standard output" },
   { OPT_HELP, "help", IS_FLAG, ON_ALL, 0, 0, NULL, NULL, "this page" }
 };
 

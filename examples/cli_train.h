@@ -56,9 +56,10 @@ typedef struct run {
   double steps, seconds;          /* the length; one of them is 0 */
   double warmup;                  /* steps; < 0: an epoch, at most a tenth of the run */
   igpt_progress at;               /* rng: the seed, and as stream the number of training pictures;
-                                     user: batch, micro, sum of losses since the last row, its steps */
+                                     user: batch, micro, sum of losses since the last row, steps */
   double before, started;         /* seconds of earlier sessions; when this one began */
   double reserve;                 /* seconds that the last evaluation needs */
+  double looked;                  /* evaluations that were due so far */
 
   double *rows;                   /* (row_count, ROW_COLUMNS) the curve */
   size_t  row_count;
@@ -393,21 +394,28 @@ static void open_run(run *r)
   if (given(&t->o, OPT_RESUME)) resume(r);
 }
 
+/* Whether another of the run's --evaluations has become due. */
+static int evaluation_due(run *r)
+{
+  const double part = part_done(r, (double)r->at.step);
+  const double due = floor(part * (double)whole(&r->t->o, OPT_EVALUATIONS));
+  if (due <= r->looked && part < 1) return 0;
+  r->looked = due;
+  return 1;
+}
+
 /* Trains until the run is over; returns 0 if a signal ended it before. */
 static int train(run *r)
 {
   const double save_every = 60 * real(&r->t->o, OPT_SAVE_MINUTES);
-  const double looks = (double)whole(&r->t->o, OPT_EVALUATIONS);
   double saved = now();
   int stop = 0;
   on_signals(on_signal);
-  if (r->at.step == 0) stop = evaluate_run(r);
+  evaluation_due(r);                                        /* where a resumed run stands */
+  if (r->row_count == 0) stop = evaluate_run(r);
   while (!stop && !stop_signal && part_done(r, (double)r->at.step) < 1) {
-    const double before = part_done(r, (double)r->at.step);
-    double after;
     take_step(r);
-    after = part_done(r, (double)r->at.step);
-    if (after >= 1 || floor(after * looks) > floor(before * looks)) stop = evaluate_run(r);
+    if (evaluation_due(r)) stop = evaluate_run(r);
     if (now() - saved >= save_every) {
       save_checkpoint(r);
       saved = now();

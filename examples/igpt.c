@@ -847,49 +847,51 @@ static void run_map(tool *t)
 
 /* ---- plan and info -------------------------------------------------------------------------- */
 
+/* One line a kind of memory, for a session that runs (a) and one that trains (b). */
+static void print_plan(const igpt_plan *a, const igpt_plan *b, int batch)
+{
+  const struct { const char *name; size_t run, train; } memory[] = {
+    { "model", a->model_bytes, b->model_bytes },
+    { "gradients", a->gradient_bytes, b->gradient_bytes },
+    { "moments", a->moment_bytes, b->moment_bytes },
+    { "activations", a->activation_bytes, b->activation_bytes },
+    { "keys and values", a->cache_bytes, b->cache_bytes },
+    { "scratch", a->scratch_bytes, b->scratch_bytes },
+    { "session, in all", a->session_bytes, b->session_bytes }
+  };
+  const struct { const char *name; double flops; } work[] = {
+    { "forward", a->forward_flops }, { "train", a->train_flops }, { "sample", a->decode_flops }
+  };
+  size_t i;
+  result_line("%-16s %14s %14s   %d pictures at once", "", "to run", "to train", batch);
+  for (i = 0; i < COUNT_OF(memory); i++)
+    result_line("%-16s %11.2f MB %11.2f MB", memory[i].name, (double)memory[i].run / 1e6,
+                (double)memory[i].train / 1e6);
+  for (i = 0; i < COUNT_OF(work); i++)
+    result_line("%-16s %11.3f GFLOP a picture", work[i].name, work[i].flops / 1e9);
+}
+
 static void run_plan(tool *t)
 {
   const igpt_config c = asked_config(t);
   const int batch = whole(&t->o, OPT_BATCH);
-  igpt_session_desc use = session_desc(t, batch, 0, 1), learn = session_desc(t, batch, 1, 0);
+  const igpt_session_desc use = session_desc(t, batch, 0, 1), learn = session_desc(t, batch, 1, 0);
+  const int free_shape = given(&t->o, OPT_LAYERS) || given(&t->o, OPT_WIDTH);
   igpt_plan a, b;
-  size_t i;
-  use.log = learn.log = sentences;
-  need(igpt_plan_make(&a, &c, &use), "plan");
-  need(igpt_plan_make(&b, &c, &learn), "plan");
-  {
-    const struct { const char *name, *unit; double scale, use, learn; } rows[] = {
-      { "model", "MB", 1e6, (double)a.model_bytes, (double)b.model_bytes },
-      { "gradients", "MB", 1e6, (double)a.gradient_bytes, (double)b.gradient_bytes },
-      { "moments", "MB", 1e6, (double)a.moment_bytes, (double)b.moment_bytes },
-      { "activations", "MB", 1e6, (double)a.activation_bytes, (double)b.activation_bytes },
-      { "keys and values", "MB", 1e6, (double)a.cache_bytes, (double)b.cache_bytes },
-      { "scratch", "MB", 1e6, (double)a.scratch_bytes, (double)b.scratch_bytes },
-      { "session", "MB", 1e6, (double)a.session_bytes, (double)b.session_bytes },
-      { "forward", "GFLOP", 1e9, a.forward_flops, b.forward_flops },
-      { "train", "GFLOP", 1e9, a.train_flops, b.train_flops },
-      { "decode", "GFLOP", 1e9, a.decode_flops, b.decode_flops }
-    };
-    if (json(t)) {
-      result_line("{\"parameters\": %zu, \"model_bytes\": %zu, \"run_session_bytes\": %zu, "
-                  "\"train_session_bytes\": %zu, \"forward_flops\": %.6g, \"train_flops\": %.6g, "
-                  "\"decode_flops\": %.6g}", a.parameters, a.model_bytes, a.session_bytes,
-                  b.session_bytes, a.forward_flops, a.train_flops, a.decode_flops);
-      return;
-    }
-    result_line("%s: %d layers, %d heads, width %d, %d x %d pixels, %d colours, %s; %zu parameters",
-                given(&t->o, OPT_LAYERS) || given(&t->o, OPT_WIDTH) ? "free shape"
-                                                                    : text(&t->o, OPT_PRESET),
-                c.layers, c.heads, c.width, c.columns, c.rows, c.vocabulary,
-                objective_name(c.objective), a.parameters);
-    result_line("%-16s %14s %14s   %d pictures at once", "", "to run", "to train", batch);
-    for (i = 0; i < 7; i++)
-      result_line("%-16s %11.2f %s %11.2f %s", rows[i].name, rows[i].use / rows[i].scale,
-                  rows[i].unit, rows[i].learn / rows[i].scale, rows[i].unit);
-    for (; i < COUNT_OF(rows); i++)
-      result_line("%-16s %11.3f %s a picture", rows[i].name, rows[i].use / rows[i].scale,
-                  rows[i].unit);
+  need(igpt_plan_make(&a, &c, &use), NULL);
+  need(igpt_plan_make(&b, &c, &learn), NULL);
+  if (json(t)) {
+    result_line("{\"parameters\": %zu, \"model_bytes\": %zu, \"run_session_bytes\": %zu, "
+                "\"train_session_bytes\": %zu, \"forward_flops\": %.6g, \"train_flops\": %.6g, "
+                "\"decode_flops\": %.6g}",
+                a.parameters, a.model_bytes, a.session_bytes, b.session_bytes, a.forward_flops,
+                a.train_flops, a.decode_flops);
+    return;
   }
+  result_line("%s: %d layers, %d heads, width %d, %d x %d pixels, %d colours, %s; %zu parameters",
+              free_shape ? "free shape" : text(&t->o, OPT_PRESET), c.layers, c.heads, c.width,
+              c.columns, c.rows, c.vocabulary, objective_name(c.objective), a.parameters);
+  print_plan(&a, &b, batch);
 }
 
 /* The strings of "__metadata__" in the header of a safetensors file. */

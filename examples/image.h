@@ -161,6 +161,7 @@ IMAGE_API int image_fail(char *error, size_t capacity, const char *format, ...)
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #pragma GCC diagnostic ignored "-Wimplicit-fallthrough"
+#pragma GCC diagnostic ignored "-Woverflow"
 #pragma GCC diagnostic ignored "-Wstringop-overflow"
 #endif
 #ifdef IMAGE__STB_FOLDER
@@ -384,9 +385,9 @@ static int image__huffman_fits(const uint8_t *bytes, size_t count)
   return 1;
 }
 
-/* Walks over all segments and scans: 1 if the file is sound as far as that goes, 0 if a segment makes
-   no sense, -1 if there is no end-of-image marker. For a file that breaks off, stb_image paints the
-   rest grey and is content; half a picture should not become training data. */
+/* Walks over all segments and scans: 1 if the file is sound as far as that goes, 0 if a segment
+   makes no sense, -1 if there is no end-of-image marker. For a file that breaks off, stb_image
+   paints the rest grey and is content; half a picture should not become training data. */
 static int image__jpeg_check(const uint8_t *bytes, size_t count)
 {
   size_t at = 2, payload, length = 0;
@@ -400,7 +401,7 @@ static int image__jpeg_check(const uint8_t *bytes, size_t count)
     payload = image__segment(bytes, count, &at, &marker, &length);
     if (!payload) return bytes[at] == 0xff && length >= 2 ? -1 : 0;
     if (marker == 0xc4 && !image__huffman_fits(bytes + payload, length)) return 0;
-    if (marker == 0xda)                      /* the scan ends at the next marker that is no restart */
+    if (marker == 0xda)                      /* the scan ends at a marker that is no restart */
       while (at + 1 < count && (bytes[at] != 0xff || bytes[at + 1] == 0 ||
                                 (bytes[at + 1] >= 0xd0 && bytes[at + 1] <= 0xd7)))
         at++;

@@ -1,6 +1,7 @@
-/* Attention, its gradients, its map and its cache against float64 arithmetic that stores everything.
+/* Attention, its gradients, its map and its cache against float64 arithmetic that stores
+   everything.
 
-   cc -std=c99 -O2 -I. -o build/tests/attention tests/attention.c -lm -pthread                     */
+   cc -std=c99 -O2 -I. -o build/tests/attention tests/attention.c -lm -pthread                    */
 
 #define _DEFAULT_SOURCE           /* mmap */
 #define IGPT_IMPLEMENTATION
@@ -19,7 +20,7 @@ static const shape shapes[] = {
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
-/* ---- float64 ---------------------------------------------------------------------------------- */
+/* ---- float64 -------------------------------------------------------------------------------- */
 
 /* All of one head of one picture: p (T,T), out (T,E), lse (T); qkv points at the head's queries. */
 static void plain_forward(double *p, double *out, double *lse, const double *qkv, shape s, int causal)
@@ -81,7 +82,7 @@ static double *wide(const float *x, size_t n)
   return y;
 }
 
-/* ---- the library's side ------------------------------------------------------------------------ */
+/* ---- the library's side --------------------------------------------------------------------- */
 
 static void open_math(part_math *m, igpt_isa isa, shape s, int workers, int order, int round)
 {
@@ -102,9 +103,10 @@ static void forward(igpt_isa isa, float *out, float *lse, const float *qkv, shap
   for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++)                                       \
     if (igpt_isa_supported((igpt_isa)isa))
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward -------------------------------------------------------------------------------- */
 
-/* size: of queries and keys. With 30 the scores reach hundreds and the softmax is nearly one-hot. */
+/* size: of queries and keys. With 30 the scores reach hundreds and the softmax is nearly one-hot.
+   */
 static void check_forward(float size, int round, double tolerance)
 {
   int isa, causal;
@@ -190,7 +192,7 @@ TEST(not_a_number)
       }
 }
 
-/* ---- map -------------------------------------------------------------------------------------- */
+/* ---- map ------------------------------------------------------------------------------------ */
 
 TEST(map)
 {
@@ -220,7 +222,7 @@ TEST(map)
       }
 }
 
-/* ---- decoding --------------------------------------------------------------------------------- */
+/* ---- decoding ------------------------------------------------------------------------------- */
 
 /* Position by position, after a prefix: the bits of the full pass, rounded or not. */
 TEST(decode_equals_forward)
@@ -262,7 +264,7 @@ TEST(decode_equals_forward)
         }
 }
 
-/* ---- backward --------------------------------------------------------------------------------- */
+/* ---- backward ------------------------------------------------------------------------------- */
 #ifndef IGPT_NO_TRAIN
 
 static void backward(igpt_isa isa, float *dqkv, const float *dout, const float *qkv, shape s, int causal,

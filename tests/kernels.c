@@ -1,15 +1,15 @@
-/* Every kernel of every instruction set against float64 arithmetic written here, at lengths around the
-   edges of vectors, in arrays with an inaccessible page behind them.
+/* Every kernel of every instruction set against float64 arithmetic written here, at lengths around
+   the edges of vectors, in arrays with an inaccessible page behind them.
 
-   cc -std=c99 -O2 -I. -o build/tests/kernels tests/kernels.c -lm -pthread                         */
+   cc -std=c99 -O2 -I. -o build/tests/kernels tests/kernels.c -lm -pthread                        */
 
 #define _DEFAULT_SOURCE           /* mmap */
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
 #include "part.h"
 
-static const size_t lengths[] = { 0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 31, 32, 33, 47, 48,
-                                  49, 61, 63, 64, 65, 97, 127, 128, 129, 251, 1031 };
+static const size_t lengths[] = { 0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 31, 32, 33,
+                                  47, 48, 49, 61, 63, 64, 65, 97, 127, 128, 129, 251, 1031 };
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
 
 /* for every length n and every instruction set k of this machine */
@@ -188,8 +188,10 @@ TEST(gelu)
       x[2] = 0;
     }
     k->gelu(y, x, n);
-    for (i = 0; i < n; i++)
-      CHECK_NEAR(y[i], x[i] * sigmoid(1.702 * x[i]), 1e-6 * fabs(x[i] * sigmoid(1.702 * x[i])) + 1e-37);
+    for (i = 0; i < n; i++) {
+      double want = x[i] * sigmoid(1.702 * x[i]);
+      CHECK_NEAR(y[i], want, 1e-6 * fabs(want) + 1e-37);
+    }
     k->gelu(x, x, n);
     CHECK(part_same(x, y, n));
     part_free(x);
@@ -213,8 +215,8 @@ TEST(gelu_backward)
     k->gelu_backward(dx, dy, x, n);
     for (i = 0; i < n; i++) {
       double h = 1e-5, z = x[i];                  /* the slope written here is checked as well */
-      double slope = ((z + h) * sigmoid(1.702 * (z + h)) - (z - h) * sigmoid(1.702 * (z - h))) / (2 * h);
-      CHECK_NEAR(gelu_slope(z), slope, 1e-9);
+      double up = (z + h) * sigmoid(1.702 * (z + h)), down = (z - h) * sigmoid(1.702 * (z - h));
+      CHECK_NEAR(gelu_slope(z), (up - down) / (2 * h), 1e-9);
       CHECK_NEAR(dx[i], dy[i] * gelu_slope(z), 1e-6 * fabs(dy[i]));
     }
     k->gelu_backward(dy, dy, x, n);
@@ -342,7 +344,8 @@ TEST(rows_agree)
   if (!a || !b) SKIP("needs both AVX2 and AVX-512");
   for (at = 0; at < LENGTHS; at++) {
     size_t n = lengths[at];
-    float *x = part_random(n, 4, 1), *y = part_random(n, 4, 2), *p = part_floats(n), *q = part_floats(n);
+    float *x = part_random(n, 4, 1), *y = part_random(n, 4, 2);
+    float *p = part_floats(n), *q = part_floats(n);
     a->exp_sum(p, x, 1, 0, n);
     b->exp_sum(q, x, 1, 0, n);
     CHECK(part_same(p, q, n));
@@ -364,7 +367,7 @@ TEST(rows_agree)
   }
 }
 
-/* ---- products --------------------------------------------------------------------------------- */
+/* ---- products ------------------------------------------------------------------------------- */
 
 static double rounded(float x, int round) { return round ? igpt__round_bf16(x) : x; }
 
@@ -412,10 +415,12 @@ TEST(pack)
 /* bfloat16 to nearest even: ties, the carry into the exponent, the largest, infinity, NaN */
 TEST(rounding)
 {
-  static const uint32_t from[] = { 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x3fffffffu,
-                                   0x7f7fffffu, 0x7f800000u, 0xff800000u, 0x80000000u, 0x7fc00000u };
-  static const uint32_t want[] = { 0x3f800000u, 0x3f820000u, 0x3f810000u, 0x3f800000u, 0x40000000u,
-                                   0x7f800000u, 0x7f800000u, 0xff800000u, 0x80000000u, 0x7fc00000u };
+  static const uint32_t from[] = { 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu,
+                                   0x3fffffffu, 0x7f7fffffu, 0x7f800000u, 0xff800000u,
+                                   0x80000000u, 0x7fc00000u };
+  static const uint32_t want[] = { 0x3f800000u, 0x3f820000u, 0x3f810000u, 0x3f800000u,
+                                   0x40000000u, 0x7f800000u, 0x7f800000u, 0xff800000u,
+                                   0x80000000u, 0x7fc00000u };
   int isa;
   for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++)
     if (igpt_isa_supported((igpt_isa)isa)) {
@@ -443,11 +448,12 @@ TEST(tile_and_thin)
     for (m = 1; m <= mr; m++)
       for (mode = 0; mode < 4; mode++) {
         size_t depth = depths[at_], ldc = nr + 5, ldb = nr + 3;
+        size_t b_floats = depth ? (depth - 1) * ldb + nr : 0, c_floats = (m - 1) * ldc + nr;
         int accumulate = mode & 1, round = mode >> 1;
-        float *x = part_random(m * depth, 1, 1), *b = part_random(depth ? (depth - 1) * ldb + nr : 0, 1, 2);
-        float *a = part_floats(mr * depth), *c = part_random((m - 1) * ldc + nr, 1, 3);
-        float *c0 = part_copy(c, (m - 1) * ldc + nr), *thin = part_copy(c0, (m - 1) * ldc + nr);
-        float *rb = part_copy(b, depth ? (depth - 1) * ldb + nr : 0);
+        float *x = part_random(m * depth, 1, 1), *b = part_random(b_floats, 1, 2);
+        float *a = part_floats(mr * depth), *c = part_random(c_floats, 1, 3);
+        float *c0 = part_copy(c, c_floats), *thin = part_copy(c0, c_floats);
+        float *rb = part_copy(b, b_floats);
         if (!accumulate)          /* what is there before must not matter */
           for (i = 0; i < m; i++)
             for (j = 0; j < nr; j++) c[i * ldc + j] = NAN;
@@ -510,7 +516,7 @@ TEST(thin_shapes)
   }
 }
 
-/* ---- palette ---------------------------------------------------------------------------------- */
+/* ---- palette -------------------------------------------------------------------------------- */
 
 TEST(nearest)
 {
@@ -522,7 +528,8 @@ TEST(nearest)
       size_t used = padded - 5;
       float *points = part_random(3 * n, 1, 1), *centres = part_random(3 * padded, 1, 2);
       uint16_t *index = (uint16_t *)part_new(n * sizeof(uint16_t));
-      for (c = used; c < padded; c++) centres[c] = centres[padded + c] = centres[2 * padded + c] = 1e18f;
+      for (c = used; c < padded; c++)
+        centres[c] = centres[padded + c] = centres[2 * padded + c] = 1e18f;
       for (i = 0; i < 3; i++)     /* the same centre at 9, 50 and 58: 9 must win */
         centres[i * padded + 50] = centres[i * padded + 58] = centres[i * padded + 9];
       for (i = 0; n > 2 && i < 3; i++) points[3 * 2 + i] = centres[i * padded + 9];
@@ -530,7 +537,8 @@ TEST(nearest)
       for (i = 0; i < n; i++) {
         double best = HUGE_VAL, got = 0;
         for (c = 0; c < used; c++) {
-          double r = (double)points[3 * i] - centres[c], g = (double)points[3 * i + 1] - centres[padded + c];
+          double r = (double)points[3 * i] - centres[c];
+          double g = (double)points[3 * i + 1] - centres[padded + c];
           double b = (double)points[3 * i + 2] - centres[2 * padded + c], d = r * r + g * g + b * b;
           if (d < best) best = d;
           if (c == index[i]) got = d;
@@ -547,7 +555,7 @@ TEST(nearest)
   }
 }
 
-/* ---- the table -------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------ */
 
 TEST(table)
 {

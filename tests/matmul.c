@@ -1,6 +1,6 @@
 /* Matrix products of every shape, transposition, worker count and instruction set against float64.
 
-   cc -std=c99 -O2 -I. -o build/tests/matmul tests/matmul.c -lm -pthread                           */
+   cc -std=c99 -O2 -I. -o build/tests/matmul tests/matmul.c -lm -pthread                          */
 
 #define _DEFAULT_SOURCE           /* mmap */
 #define IGPT_IMPLEMENTATION
@@ -11,8 +11,8 @@ typedef struct shape {
   size_t m, n, k;
 } shape;
 
-/* around the edges of tiles (4, 6, 8, 12 rows; 4, 8, 16, 32 columns), of strips (48), spans (512) and
-   depths (256), of `thin` (16 rows), and nothing at all */
+/* around the edges of tiles (4, 6, 8, 12 rows; 4, 8, 16, 32 columns), of strips (48), spans (512)
+   and depths (256), of `thin` (16 rows), and nothing at all */
 static const shape shapes[] = {
   { 0, 5, 5 }, { 5, 0, 5 }, { 5, 5, 0 }, { 1, 1, 1 }, { 2, 3, 5 }, { 6, 16, 7 }, { 12, 32, 9 },
   { 13, 33, 8 }, { 16, 40, 70 }, { 17, 31, 33 }, { 47, 15, 1 }, { 48, 64, 256 }, { 49, 65, 257 },
@@ -136,8 +136,9 @@ TEST(workers)
   }
 }
 
-/* A row, and a column, computed alone have the bits that they have in the whole: decoding one position
-   (which is not packed) equals the full pass. All rows of the table with fused multiply-add agree. */
+/* A row, and a column, computed alone have the bits that they have in the whole: decoding one
+   position (which is not packed) equals the full pass. All rows of the table with fused
+   multiply-add agree. */
 TEST(alone)
 {
   int isa, round;

@@ -1,12 +1,12 @@
-/* palette.c: k-means on colours, encoding against a search of all centres in exact arithmetic, decoding,
-   and what the palette does with bad input, little memory and impatient callers.                   */
+/* palette.c: k-means on colours, encoding against a search of all centres in exact arithmetic,
+   decoding, and what the palette does with bad input, little memory and impatient callers.       */
 
 #define _DEFAULT_SOURCE           /* mmap */
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
 #include "part.h"
 
-/* ---- helpers ---------------------------------------------------------------------------------- */
+/* ---- helpers -------------------------------------------------------------------------------- */
 
 /* The last sentence of the log. */
 typedef struct heard {
@@ -156,7 +156,7 @@ TEST(encode_is_the_nearest)
       if (tokens[i + 1] == best) continue;
       if (tokens[i + 1] >= sizes[s] ||
           distance(&p, tokens[i + 1], rgb + 3 * i) > least * (1 + 1e-6) + 1e-4) {
-        CHECK(!"not the nearest");
+        CHECK_INT(tokens[i + 1], best);
         break;
       }
       ties++;
@@ -181,7 +181,7 @@ TEST(encode_ties)
     igpt_rng rng = igpt_rng_seed(4, (uint64_t)turn);
     for (i = 0; i < k; i++)
       for (j = 0; j < 3; j++) {
-        at[i][j] = turn % 2 ? 4 * (int)igpt_rng_below(&rng, 30) * 2 : (int)igpt_rng_below(&rng, 250);
+        at[i][j] = turn % 2 ? 8 * (int)igpt_rng_below(&rng, 30) : (int)igpt_rng_below(&rng, 250);
         p.centre[i][j] = (float)((double)at[i][j] / 4 / 127.5 - 1);
       }
     for (i = 0; i < 3 * N; i++) rgb[i] = (uint8_t)igpt_rng_below(&rng, 64);
@@ -190,7 +190,10 @@ TEST(encode_ties)
       int best = 0, least = 0x7fffffff, c, equal = 0;
       for (c = 0; c < k; c++) {
         int d = 0;
-        for (j = 0; j < 3; j++) d += (4 * rgb[3 * i + j] - at[c][j]) * (4 * rgb[3 * i + j] - at[c][j]);
+        for (j = 0; j < 3; j++) {
+          int e = 4 * rgb[3 * i + j] - at[c][j];
+          d += e * e;
+        }
         if (d == least) equal = 1;
         if (d < least) { least = d; best = c; equal = 0; }
       }
@@ -451,7 +454,7 @@ TEST(counts_are_exact)
     mean[1] += rgb[3 * i + 1];
     mean[2] += rgb[3 * i + 2];
   }
-  desc.colours = 1;                         /* one centre is the mean of all pixels, by their number */
+  desc.colours = 1;                         /* one centre is the mean of all pixels */
   CHECK_INT(igpt_palette_fit(&p, &report, rgb, N, &desc), IGPT_OK);
   CHECK_INT(report.distinct, distinct);
   for (i = 0; i < 3; i++) CHECK_NEAR(step_of(p.centre[0][i]), mean[i] / N, 2e-5);
@@ -459,8 +462,8 @@ TEST(counts_are_exact)
   free(rgb);
 }
 
-/* The error never rises from round to round; in the end nothing moves: each centre is the mean of the
-   pixels that encode gives it, all centres are used, the reported error is theirs, and they are
+/* The error never rises from round to round; in the end nothing moves: each centre is the mean of
+   the pixels that encode gives it, all centres are used, the reported error is theirs, and they are
    in the order of their luma. Encode compares with all centres, k-means with those that its boxes
    leave: they must agree. */
 TEST(lloyd)
@@ -519,8 +522,8 @@ TEST(tolerance)
   free(rgb);
 }
 
-/* Centres that no colour is nearest to. Good seeds leave none, so bad ones are set by hand: two at one
-   place, and three in a corner far from all colours. Each takes the colour with the largest part
+/* Centres that no colour is nearest to. Good seeds leave none, so bad ones are set by hand: two at
+   one place, and three in a corner far from all colours. Each takes the colour with the largest part
    of the error, in the end all are used, and the error has only fallen. */
 TEST(repaired)
 {
@@ -538,7 +541,7 @@ TEST(repaired)
   double before = 0, after = 0, most = 0;
   size_t n, worst = 0;
   for (i = 0; i < 3 * N; i++) rgb[i] = (uint8_t)(rgb[i] / 2);
-  for (i = 0; i < 600; i += 3) {            /* a heavy colour, far from the centre that is its alone */
+  for (i = 0; i < 600; i += 3) {            /* a heavy colour, far from its centre, and alone */
     rgb[i] = rgb[i + 2] = 255;
     rgb[i + 1] = 0;
   }
@@ -610,8 +613,8 @@ TEST(repaired)
   free(rgb);
 }
 
-/* 1, 2, 3, 7 workers, tasks in any order, any instruction set with fused products: the same bits. So
-   many colours that a sweep has more than one span. */
+/* 1, 2, 3, 7 workers, tasks in any order: the same bits. So many colours that a sweep has more than
+   one span. */
 TEST(workers_change_nothing)
 {
   enum { N = 400000 };
@@ -620,6 +623,7 @@ TEST(workers_change_nothing)
   igpt_kmeans_desc desc = {0};
   igpt_kmeans_report one, many;
   igpt_palette p, q;
+  part_runner runner;
   int i;
   desc.colours = 65;
   desc.max_iterations = 3;
@@ -628,7 +632,6 @@ TEST(workers_change_nothing)
   CHECK_INT(igpt_palette_fit(&p, &one, rgb, N, &desc), IGPT_OK);
   CHECK(one.distinct > 140000);
   for (i = 0; i < 3; i++) {
-    part_runner runner;
     runner.workers = workers[i];
     runner.order = i;
     desc.runner.run = part_run;

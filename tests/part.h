@@ -1,5 +1,5 @@
-/* part.h: what the tests of single parts share: arrays with an inaccessible page behind them, runners
-   that call tasks in unkind orders, and numbers to compute with. Include after igpt.h.            */
+/* part.h: what the tests of single parts share: arrays with an inaccessible page behind them,
+   runners that call tasks in unkind orders, and numbers to compute with. Include after igpt.h.   */
 
 #ifndef PART_H
 #define PART_H
@@ -14,11 +14,11 @@
 #define PART_PAGES 0
 #endif
 
-/* ---- arrays ----------------------------------------------------------------------------------- */
+/* ---- arrays --------------------------------------------------------------------------------- */
 
-/* The last byte of the array is the last of a page, and the page behind it cannot be touched: reading or
-   writing too far stops the program. In front there are canaries. Since the end is what is aligned, the
-   start has any alignment, depending on the length. */
+/* The last byte of the array is the last of a page, and the page behind it cannot be touched:
+   reading or writing too far stops the program. In front there are canaries. Since the end is what
+   is aligned, the start has any alignment, depending on the length. */
 typedef struct part_head {
   char  *base;
   size_t bytes, front;
@@ -66,7 +66,7 @@ static void part_free(void *array)
 #endif
 }
 
-/* ---- numbers ---------------------------------------------------------------------------------- */
+/* ---- numbers -------------------------------------------------------------------------------- */
 
 /* n numbers uniform in [-size, size), the same for the same stream */
 static void part_fill(float *x, size_t n, float size, uint64_t stream)
@@ -95,10 +95,10 @@ static int part_same(const void *a, const void *b, size_t floats)
   return memcmp(a, b, floats * sizeof(float)) == 0;
 }
 
-/* ---- runners ---------------------------------------------------------------------------------- */
+/* ---- runners -------------------------------------------------------------------------------- */
 
-/* One thread in the guise of many: tasks in ascending (0), descending (1) or shuffled (2) order, each
-   with a worker number that has nothing to do with its index. */
+/* One thread in the guise of many: tasks in ascending (0), descending (1) or shuffled (2) order,
+   each with a worker number that has nothing to do with its index. */
 typedef struct part_runner {
   int workers, order;
 } part_runner;
@@ -117,7 +117,7 @@ static void part_run(void *user, igpt_task *task, void *arg, size_t count)
   free(order);
 }
 
-/* ---- what matmul and attention need ------------------------------------------------------------ */
+/* ---- what matmul and attention need --------------------------------------------------------- */
 
 typedef struct part_math {
   igpt__math math;

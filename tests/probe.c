@@ -1,5 +1,5 @@
-/* probe.c: the linear probe against scikit-learn's optimum, its gradient against differences, and what
-   it does with bad input, little memory and impatient callers.                                     */
+/* probe.c: the linear probe against scikit-learn's optimum, its gradient against differences, and
+   what it does with bad input, little memory and impatient callers.                              */
 
 #define _DEFAULT_SOURCE           /* mmap */
 #define IGPT_IMPLEMENTATION
@@ -7,7 +7,7 @@
 #include "part.h"
 #include "fixtures/probe.h"
 
-/* ---- helpers ---------------------------------------------------------------------------------- */
+/* ---- helpers -------------------------------------------------------------------------------- */
 
 /* The last sentence of the log. */
 typedef struct heard {
@@ -104,7 +104,7 @@ static double objective(const float *x, const int32_t *labels, size_t n, size_t 
   return sum / (double)n + squares / (2 * inverse_l2 * (double)n);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------- */
 
 TEST(equals_scikit_learn)
 {
@@ -122,7 +122,8 @@ TEST(equals_scikit_learn)
     desc.no_intercept = !cases[i].intercept;
     desc.standardise = cases[i].standardise;
     desc.tolerance = 1e-7;
-    CHECK_INT(igpt_probe_fit(&probe, &report, cases[i].x, cases[i].labels, rows, d, &desc), IGPT_OK);
+    CHECK_INT(igpt_probe_fit(&probe, &report, cases[i].x, cases[i].labels, rows, d, &desc),
+              IGPT_OK);
     if (!probe) continue;
     CHECK(report.converged);
     CHECK(report.iterations <= 45);         /* curvature that is used wrongly takes hundreds */
@@ -264,6 +265,33 @@ TEST(two_classes_by_hand)
   CHECK_NEAR(found[1], w, 1e-5);
   CHECK_NEAR(report.objective, log(1 + exp(-2 * w)) + w * w / 4, 1e-6);
   igpt_probe_destroy(probe);
+}
+
+/* Standardised features do not see where zero is, even a million deviations away. */
+TEST(standardise_far_from_zero)
+{
+  enum { N = 200, D = 3 };
+  float near[N * D], far[N * D];
+  int32_t labels[N];
+  igpt_probe_desc desc = {0};
+  igpt_probe_report a, b;
+  igpt_probe *p, *q;
+  igpt_rng rng = igpt_rng_seed(17, 0);
+  size_t i;
+  for (i = 0; i < N; i++) labels[i] = (int32_t)(i % 3);
+  for (i = 0; i < N * D; i++) {
+    near[i] = (float)(igpt_rng_below(&rng, 12) + (i % D == i / D % 3 ? 3 : 0)) / 8;
+    far[i] = near[i] + 1048576.0f;          /* exact: eighths have room above 2^20 */
+  }
+  desc.standardise = 1;
+  desc.tolerance = 1e-7;
+  CHECK_INT(igpt_probe_fit(&p, &a, near, labels, N, D, &desc), IGPT_OK);
+  CHECK_INT(igpt_probe_fit(&q, &b, far, labels, N, D, &desc), IGPT_OK);
+  CHECK_NEAR(a.objective, b.objective, 1e-6 * a.objective);
+  for (i = 0; i < 9; i++)
+    CHECK_NEAR(igpt_probe_weights(q, NULL, NULL)[i], igpt_probe_weights(p, NULL, NULL)[i], 1e-4);
+  igpt_probe_destroy(p);
+  igpt_probe_destroy(q);
 }
 
 /* Rows that are certain: the loss is far below the rounding of 1, and must not be lost in it. */
@@ -576,6 +604,7 @@ int main(void)
   RUN(defaults);
   RUN(gradient);
   RUN(two_classes_by_hand);
+  RUN(standardise_far_from_zero);
   RUN(small_losses_are_exact);
   RUN(sgd_comes_near);
   RUN(predict);

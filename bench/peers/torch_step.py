@@ -105,7 +105,7 @@ def measure(name, options):
         loss.backward()
         adam.step()
         adam.zero_grad()
-        return float(loss), time.perf_counter() - began
+        return loss.item(), time.perf_counter() - began
 
     first, _ = step()
     assert abs(first - math.log(COLOURS)) < 1e-4, first

@@ -2,7 +2,7 @@
 
 #include "c99.c"
 
-/* Declarations have C linkage, whoever includes them. */
-static igpt_result (*const c_linkage)(igpt_model **, const igpt_model_desc *) = igpt_model_create;
-int use_c_linkage();
-int use_c_linkage() { return c_linkage != nullptr; }
+/* Declarations have C linkage, whoever includes them: this type cannot be had otherwise. */
+extern "C" typedef igpt_result creator(igpt_model **, const igpt_model_desc *);
+creator *use_c_linkage();
+creator *use_c_linkage() { return &igpt_model_create; }

@@ -96,14 +96,15 @@ for cc in $compilers; do
   builds "$cc a renamed header, IGPT__SELF" $base -Irenamed '-DHEADER="my_igpt.h"' \
     '-DIGPT__SELF="my_igpt.h"' "$C" -lm -pthread
   cp "$root/igpt.h" "$C" "$here/calls.h" plain/
+  cp "$C" "$here/calls.h" plain/inside/
   builds_in plain "$cc the plain line: cc -O2 app.c -lm" $cc -O2 c99.c -lm
   builds_in plain/inside "$cc from another folder, without -I" $cc -O0 '-DHEADER="../igpt.h"' \
-    ../c99.c -lm
+    c99.c -lm
 
   # ---- two files, awkward orders ------------------------------------------------------------------
   builds "$cc two units" $base "$here/two_units_a.c" "$here/two_units_b.c" -lm -pthread
-  builds "$cc two units, each with its own" $base -DIGPT_STATIC -DIGPT_IMPLEMENTATION \
-    -Wno-unused-function "$here/two_units_a.c" "$here/two_units_b.c" -lm -pthread
+  builds "$cc two units, each with its own" $base -DIGPT_STATIC -DIGPT_IMPLEMENTATION= \
+    "$here/two_units_a.c" "$here/two_units_b.c" -lm -pthread
 done
 
 if [ "$part" = all ]; then
