@@ -1,7 +1,7 @@
 # Everything is built in build/.
 #
 #   make              build/igpt, the tool, and the examples
-#   make test         all tests; installs Debian's libstb-dev where it is missing and that is possible
+#   make test         all tests; installs Debian's libstb-dev where it is missing, if it may
 #   make demo         the main job, on CIFAR-10 if it can be had, in five minutes
 #   make bench        how fast it is here; make bench-peers: beside what one would use instead
 #   make sanitize     the C tests under the address and undefined-behaviour sanitizers
@@ -49,7 +49,8 @@ $(EXAMPLES:%=$(B)/%): $(B)/%: examples/%.c igpt.h
 	$(if $(V),,@echo "  $(CC) $@")
 	$(Q)$(CC) $(CFLAGS) $(WARN) -I. -o $@ $< -lm -pthread
 
-$(TESTS:%=$(B)/tests/%): $(B)/tests/%: tests/%.c igpt.h $(SHARED) $(wildcard tests/*.h tests/fixtures/*.h)
+$(TESTS:%=$(B)/tests/%): $(B)/tests/%: tests/%.c igpt.h $(SHARED) \
+  $(wildcard tests/*.h tests/fixtures/*.h)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c99 $(CFLAGS) $(WARN) -Werror -I. -o $@ $< -lm -pthread
 

@@ -530,7 +530,7 @@ IGPTDEF const igpt_session_desc *igpt_session_resolved(const igpt_session *sessi
 typedef struct igpt_plan {
   size_t parameters;              /* scalars */
   size_t model_bytes;             /* igpt_model_bytes */
-  size_t session_bytes;           /* igpt_session_bytes: about the sum of the next five */
+  size_t session_bytes;           /* igpt_session_bytes, the sum of the next five */
   size_t gradient_bytes;
   size_t moment_bytes;
   size_t activation_bytes;
@@ -1256,10 +1256,10 @@ typedef struct igpt__adam {
   float decay;                    /* rate * weight_decay */
 } igpt__adam;
 
-/* One constant instance per instruction set. Vectors are runs of floats at any alignment; any length,
-   zero included; nothing outside is touched. An element's result depends on its own inputs alone and
-   not on its place, and is the same bit for bit in all rows but GENERIC, which has no fused
-   multiply-add. Only sums over a vector depend on W. Pointers do not overlap unless said. */
+/* One constant instance per instruction set. Vectors are runs of floats at any alignment; any
+   length, zero included; nothing outside is touched. An element's result depends on its own inputs
+   alone and not on its place, and is the same bit for bit in all rows but GENERIC, which has no
+   fused multiply-add. Only sums over a vector depend on W. Pointers do not overlap unless said. */
 struct igpt_kernels {
   igpt_isa isa;
   int width;                      /* W, floats in a vector */
@@ -1267,9 +1267,9 @@ struct igpt_kernels {
   int tile_columns;               /* NR * W, called N below */
 
   /* c[i][j] = (accumulate ? c[i][j] : 0) + sum over p of a[p][i] * b[p][j], i < m <= MR, j < N.
-     a is packed, (k, MR), with all MR columns present; row p of b starts at b + p * ldb. Each element
-     is ONE chain of multiply-adds in ascending p that starts from c: cutting k, or moving rows
-     and columns to other tiles, never changes a bit. */
+     a is packed, (k, MR), with all MR columns present; row p of b starts at b + p * ldb. Each
+     element is ONE chain of multiply-adds in ascending p that starts from c: cutting k, or moving
+     rows and columns to other tiles, never changes a bit. */
   void (*tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb, size_t m,
                size_t k, int accumulate);
 
@@ -1279,8 +1279,8 @@ struct igpt_kernels {
                size_t m, size_t n, size_t k, int accumulate, int round);
 
   /* Panels of `lanes` rows, each stored with k outside: to[panel][p][lane] =
-     from[(panel * lanes + lane) * lane_stride + p * k_stride], p < k, and zero for rows from `count`
-     on. round: to bfloat16. */
+     from[(panel * lanes + lane) * lane_stride + p * k_stride], p < k, and zero for rows from
+     `count` on. round: to bfloat16. */
   void (*pack)(float *to, size_t lanes, const float *from, size_t lane_stride, size_t k_stride,
                size_t count, size_t k, int round);
 
@@ -1295,7 +1295,8 @@ struct igpt_kernels {
      exp of minus infinity is exactly 0. */
   float  (*exp_sum)(float *y, const float *x, float scale, float shift, size_t n);
 
-  /* y = x * r * g with r = 1 / sqrt(mean(x^2) + epsilon), which is returned. y may be x, or null. */
+  /* y = x * r * g with r = 1 / sqrt(mean(x^2) + epsilon), which is returned. y may be x, or null.
+     */
   float  (*norm)(float *y, const float *x, const float *g, float epsilon, size_t n);
 
   void   (*gelu)(float *y, const float *x, size_t n);       /* y = x sigmoid(1.702 x); y may be x */
@@ -1345,22 +1346,25 @@ struct igpt_kernels {
 /* ==== 6. the kernels =========================================================================
 
    All arithmetic on long runs of numbers is here, each kernel once. The text below is compiled once
-   per instruction set, each time with another meaning of the same twenty-odd vector words: one float
-   at a time in plain C (the definition, and the oracle of the tests), eight with AVX2, sixteen with
-   AVX-512, four with NEON. The words name registers, so that speed does not hang on a compiler's
-   wish to vectorise, and every one of them rounds once, so that it means the same everywhere.
-   Where a product feeds a sum the word is FMA: compilers may not fuse the rest, nor need to.
+   per instruction set, each time with another meaning of the same twenty-odd vector words: one
+   float at a time in plain C (the definition, and the oracle of the tests), eight with AVX2,
+   sixteen with AVX-512, four with NEON. The words name registers, so that speed does not hang on a
+   compiler's wish to vectorise, and every one of them rounds once, so that it means the same
+   everywhere. Where a product feeds a sum the word is FMA: compilers may not fuse the rest, nor
+   need to.
 
-     V, W                 a vector, and its floats         MR, NR    rows and vectors of a tile
-     LOAD STORE           W floats, any alignment          TR        rows of w that `thin` takes at once
-     LOADN STOREN         the first n floats, 0 < n < W    SPLAT     one float in every lane
-     ADD SUB MUL DIV MAX  lane by lane                     SQRT      correctly rounded
-     FMA(a,b,c)           a * b + c, rounded once          BELOW(x,y,a,b)   x < y ? a : b
-     WHOLE(t) POWER(t)    n and 2^n for t = n + 1.5 2^23   BF16      rounds to bfloat16
-     ZIPLO ZIPHI          a0 b0 a1 b1 ... of two vectors: its first and its second half
-     D, SQUARES, TOTAL    float64 sums of squares
+     V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
+     LOAD STORE           W floats, any alignment     TR               rows that `thin` takes at once
+     LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
+     ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
+     FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b
+     WHOLE(t) POWER(t)    n and 2^n for t = n + IGPT__MAGIC
+     BF16                 rounds to bfloat16, ties to even
+     QUADS(a,b,c,d)       transposes the 4 by 4 blocks that four vectors hold side by side
+     STOREQ(p,step,v)     the runs of four floats of v, `step` floats apart
+     D DZERO SQUARES TOTAL   float64 sums of squares
 
-   Fog, "Optimizing software in C++", 2004-2023, explains the hardware side.                         */
+   Fog, "Optimizing software in C++", 2004-2023, explains the hardware side.                      */
 
 #if IGPT__PASS == 1
   #define K(name) IGPT__CAT(igpt__##name, _generic)
@@ -1388,8 +1392,6 @@ struct igpt_kernels {
   #define WHOLE(t) K(whole)(t)
   #define POWER(t) K(power)(t)
   #define BF16(v) igpt__round_bf16(v)
-  #define ZIPLO(a, b) ((void)(b), (a))
-  #define ZIPHI(a, b) ((void)(a), (b))
   #define D double
   #define DZERO() 0.0
   #define SQUARES(d, v) ((d) + (double)(v) * (double)(v))
@@ -1421,8 +1423,7 @@ struct igpt_kernels {
   #define WHOLE(t) _mm256_sub_ps(t, SPLAT(IGPT__MAGIC))
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
-  #define ZIPLO(a, b) K(ziplo)(a, b)
-  #define ZIPHI(a, b) K(ziphi)(a, b)
+  #define STOREQ(p, step, v) K(storeq)(p, step, v)
   #define D __m256d
   #define DZERO() _mm256_setzero_pd()
   #define SQUARES(d, v) K(squares)(d, v)
@@ -1454,8 +1455,7 @@ struct igpt_kernels {
   #define WHOLE(t) _mm512_sub_ps(t, SPLAT(IGPT__MAGIC))
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
-  #define ZIPLO(a, b) K(ziplo)(a, b)
-  #define ZIPHI(a, b) K(ziphi)(a, b)
+  #define STOREQ(p, step, v) K(storeq)(p, step, v)
   #define D __m512d
   #define DZERO() _mm512_setzero_pd()
   #define SQUARES(d, v) K(squares)(d, v)
@@ -1486,8 +1486,7 @@ struct igpt_kernels {
   #define WHOLE(t) vsubq_f32(t, SPLAT(IGPT__MAGIC))
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
-  #define ZIPLO(a, b) vzip1q_f32(a, b)
-  #define ZIPHI(a, b) vzip2q_f32(a, b)
+  #define STOREQ(p, step, v) ((void)(step), vst1q_f32(p, v))
   #define D float64x2_t
   #define DZERO() vdupq_n_f64(0.0)
   #define SQUARES(d, v) K(squares)(d, v)
@@ -1531,14 +1530,20 @@ TARGET IGPT__INLINE V K(bf16)(V v)
   return _mm256_blendv_ps(_mm256_castsi256_ps(cut), v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
 }
 
-TARGET IGPT__INLINE V K(ziplo)(V a, V b)
-{
-  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
-}
+#define QUADS(a, b, c, d)                                                                         \
+  do {                                                                                            \
+    V ab = _mm256_unpacklo_ps(a, b), ab2 = _mm256_unpackhi_ps(a, b);                              \
+    V cd = _mm256_unpacklo_ps(c, d), cd2 = _mm256_unpackhi_ps(c, d);                              \
+    a = _mm256_shuffle_ps(ab, cd, 0x44);                                                          \
+    b = _mm256_shuffle_ps(ab, cd, 0xee);                                                          \
+    c = _mm256_shuffle_ps(ab2, cd2, 0x44);                                                        \
+    d = _mm256_shuffle_ps(ab2, cd2, 0xee);                                                        \
+  } while (0)
 
-TARGET IGPT__INLINE V K(ziphi)(V a, V b)
+TARGET IGPT__INLINE void K(storeq)(float *p, size_t step, V v)
 {
-  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+  _mm_storeu_ps(p, _mm256_castps256_ps128(v));
+  _mm_storeu_ps(p + step, _mm256_extractf128_ps(v, 1));
 }
 
 TARGET IGPT__INLINE D K(squares)(D d, V v)
@@ -1570,17 +1575,22 @@ TARGET IGPT__INLINE V K(bf16)(V v)
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_castsi512_ps(cut), v);
 }
 
-TARGET IGPT__INLINE V K(ziplo)(V a, V b)
-{
-  const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  return _mm512_permutex2var_ps(a, order, b);
-}
+#define QUADS(a, b, c, d)                                                                         \
+  do {                                                                                            \
+    V ab = _mm512_maskz_unpacklo_ps(0xffff, a, b), ab2 = _mm512_maskz_unpackhi_ps(0xffff, a, b);  \
+    V cd = _mm512_maskz_unpacklo_ps(0xffff, c, d), cd2 = _mm512_maskz_unpackhi_ps(0xffff, c, d);  \
+    a = _mm512_maskz_shuffle_ps(0xffff, ab, cd, 0x44);                                            \
+    b = _mm512_maskz_shuffle_ps(0xffff, ab, cd, 0xee);                                            \
+    c = _mm512_maskz_shuffle_ps(0xffff, ab2, cd2, 0x44);                                          \
+    d = _mm512_maskz_shuffle_ps(0xffff, ab2, cd2, 0xee);                                          \
+  } while (0)
 
-TARGET IGPT__INLINE V K(ziphi)(V a, V b)
+TARGET IGPT__INLINE void K(storeq)(float *p, size_t step, V v)
 {
-  const __m512i order = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                          31);
-  return _mm512_permutex2var_ps(a, order, b);
+  _mm_storeu_ps(p, _mm512_maskz_extractf32x4_ps(0xf, v, 0));
+  _mm_storeu_ps(p + step, _mm512_maskz_extractf32x4_ps(0xf, v, 1));
+  _mm_storeu_ps(p + 2 * step, _mm512_maskz_extractf32x4_ps(0xf, v, 2));
+  _mm_storeu_ps(p + 3 * step, _mm512_maskz_extractf32x4_ps(0xf, v, 3));
 }
 
 TARGET IGPT__INLINE D K(squares)(D d, V v)
@@ -1629,6 +1639,16 @@ IGPT__INLINE V K(bf16)(V v)
                    v);
 }
 
+#define QUADS(a, b, c, d)                                                                         \
+  do {                                                                                            \
+    V ac = vzip1q_f32(a, c), ac2 = vzip2q_f32(a, c);                                              \
+    V bd = vzip1q_f32(b, d), bd2 = vzip2q_f32(b, d);                                              \
+    a = vzip1q_f32(ac, bd);                                                                       \
+    b = vzip2q_f32(ac, bd);                                                                       \
+    c = vzip1q_f32(ac2, bd2);                                                                     \
+    d = vzip2q_f32(ac2, bd2);                                                                     \
+  } while (0)
+
 IGPT__INLINE D K(squares)(D d, V v)
 {
   D lo = vcvt_f64_f32(vget_low_f32(v)), hi = vcvt_f64_f32(vget_high_f32(v));
@@ -1651,8 +1671,9 @@ TARGET static float K(sum)(V v)
 
 /* ---- matrix products ------------------------------------------------------------------------- */
 
-/* c = a b [+ c]. The whole tile stays in registers while p runs: each step loads NR vectors of b and
-   MR single floats of a for MR * NR multiply-adds, so that the loads hide behind the arithmetic. */
+/* c = a b [+ c]. The whole tile stays in registers while p runs: each step loads NR vectors of b
+   and MR single floats of a for MR * NR multiply-adds, so that the loads hide behind the
+   arithmetic. */
 TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb,
                            size_t m, size_t k, int accumulate)
 {
@@ -1683,8 +1704,8 @@ TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b,
     }
 }
 
-/* `rows` <= TR rows of w by `vectors` vectors, or by `lanes` < W floats of one, added to m rows of y:
-   each piece of w is loaded once and used m times. Inlined with constants for all but m. */
+/* `rows` <= TR rows of w by `vectors` vectors, or by `lanes` < W floats of one, added to m rows of
+   y: each piece of w is loaded once and used m times. Inlined with constants for all but m. */
 TARGET IGPT__INLINE void K(thin_piece)(float *y, size_t ldy, const float *x, const float *w,
                                        size_t ldw, size_t m, size_t rows, size_t vectors,
                                        size_t lanes, int start, int round)
@@ -1758,54 +1779,48 @@ TARGET static void K(thin)(float *y, size_t ldy, const float *x, size_t ldx, con
   }
 }
 
-/* W vectors of W floats: rows become columns. log2(W) perfect shuffles of the W * W numbers. */
-TARGET IGPT__INLINE void K(transpose)(V r[W])
-{
-  V t[W];
-  size_t step, i;
-  IGPT__UNROLL
-  for (step = 1; step < W; step *= 2) {
-    IGPT__UNROLL
-    for (i = 0; 2 * i + 1 < W; i++) {
-      t[2 * i] = ZIPLO(r[i], r[i + W / 2]);
-      t[2 * i + 1] = ZIPHI(r[i], r[i + W / 2]);
-    }
-    IGPT__UNROLL
-    for (i = 0; i < W; i++) r[i] = t[i];
-  }
-}
-
-/* Rows lie in memory one after the other: W by W blocks are transposed in registers. `spare` is how
-   many floats of the panel follow to[0]; whole vectors are stored wherever they stay inside it, since
-   what they spill is written again by the next p. */
+/* Rows lie in memory one after the other: four of them are taken at a time and transposed. Runs of
+   four floats are written even where fewer lanes are left, as long as they stay in the panel: what
+   they spill belongs to the next p, whose turn comes later, since the last lanes come first. */
 TARGET static void K(pack_rows)(float *to, size_t lanes, const float *from, size_t lane_stride,
-                                size_t have, size_t want, size_t k, size_t spare, int round)
+                                size_t have, size_t k, int round)
 {
-  size_t p, i;
-  for (p = 0; p + W <= k; p += W) {
-    V block[W];
-    IGPT__UNROLL
-    for (i = 0; i < W; i++) {
-      block[i] = i < have ? LOAD(from + i * lane_stride + p) : ZERO();
-      if (round) block[i] = BF16(block[i]);
+  size_t r = (lanes + 3) / 4 * 4, p, i;
+  while (r > 0) {
+    size_t end = lanes - (r -= 4) < 4 ? lanes : r + 4;
+    p = 0;
+#if W > 1
+    if (r < have) {
+      const float *row = from + r * lane_stride;
+      for (; p + W <= k && (p + W - 1) * lanes + r + 4 <= lanes * k; p += W) {
+        V a = LOAD(row + p), b = ZERO(), c = ZERO(), d = ZERO();
+        if (r + 1 < have) b = LOAD(row + lane_stride + p);
+        if (r + 2 < have) c = LOAD(row + 2 * lane_stride + p);
+        if (r + 3 < have) d = LOAD(row + 3 * lane_stride + p);
+        if (round) {
+          a = BF16(a);
+          b = BF16(b);
+          c = BF16(c);
+          d = BF16(d);
+        }
+        QUADS(a, b, c, d);
+        STOREQ(to + p * lanes + r, 4 * lanes, a);
+        STOREQ(to + (p + 1) * lanes + r, 4 * lanes, b);
+        STOREQ(to + (p + 2) * lanes + r, 4 * lanes, c);
+        STOREQ(to + (p + 3) * lanes + r, 4 * lanes, d);
+      }
     }
-    K(transpose)(block);
-    if (want == W || (p + W - 1) * lanes + W <= spare) {
-      IGPT__UNROLL
-      for (i = 0; i < W; i++) STORE(to + (p + i) * lanes, block[i]);
-    } else {
-      for (i = 0; i < W; i++) STOREN(to + (p + i) * lanes, block[i], want);
-    }
+#endif
+    for (; p < k; p++)
+      for (i = r; i < end; i++) {
+        float x = i < have ? from[i * lane_stride + p] : 0.0f;
+        to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
+      }
   }
-  for (; p < k; p++)
-    for (i = 0; i < want; i++) {
-      float x = i < have ? from[i * lane_stride + p] : 0.0f;
-      to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
-    }
 }
 
-/* Columns lie side by side: rows of k are cut up, for a few panels at a time, so that what is read and
-   what is written both run along memory. Whole vectors may spill into the next p, as above. */
+/* Columns lie side by side: rows of k are cut up, for a few panels at a time, so that what is read
+   and what is written both run along memory. Whole vectors may spill into the next p here too. */
 TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, size_t k_stride,
                                    size_t count, size_t k, int round)
 {
@@ -1823,7 +1838,9 @@ TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, s
     for (; first < count; first += lanes, out += lanes * k)
       for (i = 0; i < lanes; i += W) {
         size_t at = first + i;
-        V v = at + W <= count ? LOAD(from + at) : at < count ? LOADN(from + at, count - at) : ZERO();
+        V v = ZERO();
+        if (at + W <= count) v = LOAD(from + at);
+        else if (at < count) v = LOADN(from + at, count - at);
         if (round) v = BF16(v);
         if (i + W <= lanes) STORE(out + i, v);
         else STOREN(out + i, v, lanes - i);
@@ -1839,10 +1856,7 @@ TARGET static void K(pack)(float *to, size_t lanes, const float *from, size_t la
   for (; count > 0; count -= have, from += have * lane_stride, to += step * k) {
     have = count < step ? count : step;
     if (lane_stride == 1) K(pack_columns)(to, lanes, from, k_stride, have, k, round);
-    else if (k_stride == 1)
-      for (i = 0; i < lanes; i += W)
-        K(pack_rows)(to + i, lanes, from + i * lane_stride, lane_stride, have > i ? have - i : 0,
-                     lanes - i < W ? lanes - i : W, k, lanes * k - i, round);
+    else if (k_stride == 1) K(pack_rows)(to, lanes, from, lane_stride, have, k, round);
     else
       for (p = 0; p < k; p++)
         for (i = 0; i < lanes; i++) {
@@ -1931,8 +1945,9 @@ TARGET static void K(scale)(float *y, float a, size_t n)
 
 /* exp(x) = 2^n exp(f), n = x / ln 2 to the nearest whole number, |f| <= ln(2) / 2. Adding 1.5 2^23
    to a float leaves no bits for a fraction, which is how n is found. ln 2 is taken away in two
-   pieces, the first so short that its multiples are exact. exp(f) = 1 + f + f^2 q(f), where q is the
-   minimax fit to 4e-9. One ulp or two in [-87.33, 88.37]; below it 0, above it infinity; NaN is NaN. */
+   pieces, the first so short that its multiples are exact. exp(f) = 1 + f + f^2 q(f), where q is
+   the minimax fit to 4e-9. One ulp or two in [-87.33, 88.37]; below it 0, above it infinity; NaN is
+   NaN. */
 TARGET IGPT__INLINE V K(exp)(V x)
 {
   V t = FMA(x, SPLAT(1.44269504f), SPLAT(IGPT__MAGIC)), n = WHOLE(t);
@@ -2006,8 +2021,9 @@ TARGET static void K(gelu)(float *y, const float *x, size_t n)
 
 /* ---- palette --------------------------------------------------------------------------------- */
 
-/* |p - c|^2 for W centres at once and four points at a time; each lane keeps its best and the number of
-   it (whole numbers are exact in float32 up to 2^24). A later centre must be nearer to win. */
+/* |p - c|^2 for W centres at once and four points at a time; each lane keeps its best and the
+   number of it (whole numbers are exact in float32 up to 2^24). A later centre must be nearer to
+   win. */
 TARGET static void K(nearest)(uint16_t *index, const float *points, const float *centres,
                               size_t count, size_t padded)
 {
@@ -2171,8 +2187,8 @@ static const igpt_kernels K(kernels) = {
 #undef WHOLE
 #undef POWER
 #undef BF16
-#undef ZIPLO
-#undef ZIPHI
+#undef QUADS
+#undef STOREQ
 #undef D
 #undef DZERO
 #undef SQUARES
@@ -2188,9 +2204,9 @@ static const igpt_kernels K(kernels) = {
 
    Which rows of the table may run here? On x86 two parties must agree: the processor has the
    instructions (cpuid), and the system saves the wider registers when it switches threads (xgetbv).
-   The compiler's own builtins answer the first question alone on some versions, so both are asked here.
-   NEON belongs to every 64-bit ARM. Nothing is remembered: there is no global to race on.
-   Intel, "Software Developer's Manual", volume 1, 14.3 and 15.2.                                    */
+   The compiler's own builtins answer the first question alone on some versions, so both are asked
+   here. NEON belongs to every 64-bit ARM. Nothing is remembered: there is no global to race on.
+   Intel, "Software Developer's Manual", volume 1, 14.3 and 15.2.                                 */
 
 #if IGPT__X86
 static void igpt__cpuid(uint32_t r[4], uint32_t leaf)
@@ -2279,8 +2295,8 @@ const igpt_kernels *igpt_kernels_for(igpt_isa isa)
 
 /* ---- the self-test ---------------------------------------------------------------------------
 
-   A compiler, an emulator or a virtual machine may be wrong about an instruction set. Every kernel runs
-   on short, odd shapes next to its generic twin; all inputs are of size one, so that one bound
+   A compiler, an emulator or a virtual machine may be wrong about an instruction set. Every kernel
+   runs on short, odd shapes next to its generic twin; all inputs are of size one, so that one bound
    does. It is not a proof: tests/kernels.c compares with float64, and at every edge.             */
 
 enum { IGPT__TEST_N = 75, IGPT__TEST_TILE = 1024 };
@@ -2394,9 +2410,10 @@ igpt_result igpt_selftest(igpt_isa isa)
   for (n = 0; n <= IGPT__TEST_N; n++) {
     igpt__trial_run(&fast, fast_sums, k, n);
     igpt__trial_run(&plain, plain_sums, &igpt__kernels_generic, n);
-    if (!igpt__alike(fast.x, plain.x, IGPT__TEST_N) || !igpt__alike(fast.y, plain.y, IGPT__TEST_N) ||
-        !igpt__alike(fast.z, plain.z, IGPT__TEST_N) || !igpt__alike(fast.w, plain.w, IGPT__TEST_N) ||
-        !igpt__alike(fast_sums, plain_sums, 8))
+    if (!igpt__alike(fast.x, plain.x, IGPT__TEST_N) ||
+        !igpt__alike(fast.y, plain.y, IGPT__TEST_N) ||
+        !igpt__alike(fast.z, plain.z, IGPT__TEST_N) ||
+        !igpt__alike(fast.w, plain.w, IGPT__TEST_N) || !igpt__alike(fast_sums, plain_sums, 8))
       return IGPT_SELFTEST_FAILED;
   }
   if (!igpt__trial_products(k, 0) || !igpt__trial_products(k, 1) || !igpt__trial_nearest(k))
@@ -2415,7 +2432,7 @@ igpt_result igpt_selftest(igpt_isa isa)
    high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 
    The block sizes are constants and the sum over k has one order, so that no bit depends on the
-   workers.                                                                                         */
+   workers.                                                                                       */
 
 enum {
   IGPT__BLOCK_DEPTH   = 512,      /* of k: a strip of A and a panel of B stay in the second cache */
@@ -2453,7 +2470,8 @@ typedef struct igpt__product {
 /* Floats of math.shared for any product with up to n columns and sums of up to k. */
 static size_t igpt__matmul_shared(const igpt_kernels *kernels, size_t n, size_t k)
 {
-  size_t columns = igpt__size_round(igpt__min_size(n, IGPT__SLAB_COLUMNS), (size_t)kernels->tile_columns);
+  size_t columns = igpt__min_size(n, IGPT__SLAB_COLUMNS);
+  columns = igpt__size_round(columns, (size_t)kernels->tile_columns);
   return igpt__size_round(igpt__size_mul(columns, igpt__min_size(k, IGPT__BLOCK_DEPTH)), 16);
 }
 
@@ -2478,8 +2496,8 @@ static void igpt__matmul_pack_task(void *arg, size_t index, int worker)
   size_t count = igpt__min_size(p->columns - first, IGPT__PACK_COLUMNS);
   (void)worker;
   kernels->pack(p->math->shared + first * p->depth, (size_t)kernels->tile_columns,
-                p->b + p->deep * p->b_row + (p->column + first) * p->b_column, p->b_column, p->b_row,
-                count, p->depth, p->math->round);
+                p->b + p->deep * p->b_row + (p->column + first) * p->b_column, p->b_column,
+                p->b_row, count, p->depth, p->math->round);
 }
 
 /* A tile at the right edge of C goes through a copy, since `tile` writes all its columns. */
@@ -2532,8 +2550,8 @@ static void igpt__matmul_thin_task(void *arg, size_t index, int worker)
                          p->k, p->accumulate, p->math->round);
 }
 
-/* C (m,n) = A (m,k) B (k,n) [+ C]. Element (i,p) of A is a[i * a_row + p * a_column], likewise B; C is
-   row-major with ldc floats a row and overlaps neither. Every element of C is one chain of
+/* C (m,n) = A (m,k) B (k,n) [+ C]. Element (i,p) of A is a[i * a_row + p * a_column], likewise B; C
+   is row-major with ldc floats a row and overlaps neither. Every element of C is one chain of
    multiply-adds with p ascending. */
 static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const float *a, size_t a_row,
                          size_t a_column, const float *b, size_t b_row, size_t b_column, size_t m,
@@ -2580,21 +2598,22 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
 /* ==== 10. attention ==========================================================================
 
    out_i = sum_j p_ij v_j,  p_ij = exp(s_ij) / sum_j' exp(s_ij'),  s_ij = q_i . k_j / sqrt(E), with
-   j <= i if causal. The T x T matrix of p is the only thing in a transformer that grows with T squared, so
-   it is never stored: keys are taken in blocks, and each row keeps the largest score so far, the sum of
-   exp(s - largest) and the weighted sum of values; when a later block raises the largest, the other two
-   are scaled down. The backward pass computes p again from the one number a row that the
-   forward pass keeps, log sum exp. Blocks that lie wholly above the diagonal are skipped. Work
-   is 4 T T E multiply-adds a head, half of it if causal; memory a few blocks a worker.
-   Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao and others:
+   j <= i if causal. The T x T matrix of p is the only thing in a transformer that grows with T
+   squared, so it is never stored: keys are taken in blocks, and each row keeps the largest score so
+   far, the sum of exp(s - largest) and the weighted sum of values; when a later block raises the
+   largest, the other two are scaled down. The backward pass computes p again from the one number a
+   row that the forward pass keeps, log sum exp. Blocks that lie wholly above the diagonal are
+   skipped. Work is 2 T T E multiply-adds a head, half of it if causal; memory a few blocks a
+   worker. Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao and others:
    "FlashAttention", NeurIPS 2022.
 
-   qkv is (B,T,3C): q, k and v side by side, head h in columns h * E of each third; out is (B,T,C).   */
+   qkv is (B,T,3C): q, k and v side by side, head h in columns h * E of each third; out is
+   (B,T,C). */
 
 enum {
-  IGPT__BLOCK_QUERIES  = 192,           /* rows of a forward task, a multiple of every MR */
-  IGPT__BLOCK_KEYS     = 128,           /* of a block, a multiple of every tile's columns */
-  IGPT__BLOCK_BACK     = 96             /* rows taken at once in the backward pass */
+  IGPT__BLOCK_QUERIES = 192,      /* rows of a forward task, a multiple of every MR */
+  IGPT__BLOCK_KEYS    = 256,      /* of a block, a multiple of every tile's columns */
+  IGPT__BLOCK_BACK    = 96        /* rows taken at once in the backward pass */
 };
 
 typedef struct igpt__attention {
@@ -2627,7 +2646,8 @@ static size_t igpt__least(size_t a, size_t b, size_t multiple)       /* rounded 
 static size_t igpt__attention_worker(const igpt_kernels *kernels, size_t T, size_t E)
 {
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
-  size_t queries = igpt__least(T, IGPT__BLOCK_QUERIES, mr), keys = igpt__least(T, IGPT__BLOCK_KEYS, nr);
+  size_t queries = igpt__least(T, IGPT__BLOCK_QUERIES, mr);
+  size_t keys = igpt__least(T, IGPT__BLOCK_KEYS, nr);
   size_t wide = igpt__size_round(E, nr), forward, backward = 0;
   forward = queries * E + keys * E + keys * wide + mr * keys * 2 + queries * wide + queries * 2;
 #ifndef IGPT_NO_TRAIN
@@ -2736,7 +2756,7 @@ static void igpt__attention_forward_task(void *arg, size_t index, int worker)
       if (a->causal) {
         size_t last = start + i + m;                       /* keys that its last row sees */
         if (last <= key) continue;
-        seen = igpt__min_size(keys, last - key);
+        seen = igpt__min_size(keys, igpt__size_round(last - key, 16));      /* packs faster */
       }
       igpt__tiles(kernels, scores, lds, packed_q + i * E, packed_k, m, seen, E, E, 0);
       for (r = 0; r < m; r++) {
@@ -2759,8 +2779,9 @@ static void igpt__attention_forward_task(void *arg, size_t index, int worker)
 }
 
 /* out (B,T,C); lse (B,H,T), the log of each row's sum of exp, may be null. */
-static void igpt__attention_forward(const igpt__math *math, float *out, float *lse, const float *qkv,
-                                    size_t B, size_t T, size_t H, size_t E, int causal)
+static void igpt__attention_forward(const igpt__math *math, float *out, float *lse,
+                                    const float *qkv, size_t B, size_t T, size_t H, size_t E,
+                                    int causal)
 {
   igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
   a.out = out;
@@ -2775,8 +2796,8 @@ static void igpt__attention_forward(const igpt__math *math, float *out, float *l
      out = P V                       dV = P^T dout,   dP = dout V^T
      P = softmax(Q K^T / sqrt(E))    dS = P * (dP - D) / sqrt(E)
      S = Q K^T                       dQ = dS K,       dK = dS^T Q
-   in blocks of IGPT__BLOCK_BACK queries by IGPT__BLOCK_KEYS keys: dK and dV are complete after all queries
-   of a block of keys, dQ after all blocks. */
+   in blocks of IGPT__BLOCK_BACK queries by IGPT__BLOCK_KEYS keys: dK and dV are complete after all
+   queries of a block of keys, dQ after all blocks. */
 static void igpt__attention_backward_task(void *arg, size_t index, int worker)
 {
   const igpt__attention *a = (const igpt__attention *)arg;
@@ -2795,7 +2816,8 @@ static void igpt__attention_backward_task(void *arg, size_t index, int worker)
   float *packed_k = igpt__carve(&scratch, lds * wide);
   float *dk = igpt__carve(&scratch, lds * wide), *dv = igpt__carve(&scratch, lds * wide);
   float *rows_q = igpt__carve(&scratch, most * E), *rows_d = igpt__carve(&scratch, most * E);
-  float *packed_q = igpt__carve(&scratch, most * wide), *packed_d = igpt__carve(&scratch, most * wide);
+  float *packed_q = igpt__carve(&scratch, most * wide);
+  float *packed_d = igpt__carve(&scratch, most * wide);
   float *p = igpt__carve(&scratch, most * lds), *ds = igpt__carve(&scratch, most * lds);
   float *packed_p = igpt__carve(&scratch, most * igpt__size_round(lds, mr));
   float *dq = igpt__carve(&scratch, T * wide), *D = igpt__carve(&scratch, T);
@@ -2865,7 +2887,7 @@ static void igpt__attention_backward(const igpt__math *math, float *dqkv, const 
 
 #endif /* IGPT_NO_TRAIN */
 
-/* ---- the map ---------------------------------------------------------------------------------- */
+/* ---- the map -------------------------------------------------------------------------------- */
 
 /* Rows of p themselves, for one block of queries of the chosen head */
 static void igpt__attention_map_task(void *arg, size_t index, int worker)
@@ -2915,15 +2937,22 @@ static void igpt__attention_map(const igpt__math *math, float *map, const float 
 
 /* ---- decoding with a cache --------------------------------------------------------------------
 
-   A picture that grows pixel by pixel needs the keys and values of all earlier pixels again at every
-   step: the cache keeps them, for each head keys (E, T rounded up) and then values (T, E rounded up), so
-   that both products of a single query run along memory. Chains, blocks of keys and softmax are
-   those of the full pass: so are the bits.                                                        */
+   A picture that grows pixel by pixel needs the keys and values of all earlier pixels again at
+   every step: the cache keeps them, for each head keys (E, T and some) and then values (T, E
+   rounded up), so that both products of a single query run along memory. Chains, blocks of keys and
+   softmax are those of the full pass: so are the bits.                                           */
+
+/* Floats from one row of keys to the next: not a power of two, which would send all rows to the
+   same few places of the cache. */
+static size_t igpt__cache_tall(size_t T)
+{
+  return igpt__size_add(igpt__size_round(T, 16), 16);
+}
 
 /* Floats of one picture in one layer */
 static size_t igpt__cache_floats(const igpt_kernels *kernels, size_t T, size_t H, size_t E)
 {
-  size_t keys = igpt__size_mul(E, igpt__size_round(T, 16));
+  size_t keys = igpt__size_mul(E, igpt__cache_tall(T));
   size_t values = igpt__size_mul(T, igpt__size_round(E, 16));
   (void)kernels;
   return igpt__size_round(igpt__size_mul(H, igpt__size_add(keys, values)), 16);
@@ -2933,7 +2962,7 @@ static size_t igpt__cache_floats(const igpt_kernels *kernels, size_t T, size_t H
 static void igpt__cache_store(const igpt__math *math, float *cache, const float *qkv, size_t B,
                               size_t n, size_t first, size_t T, size_t H, size_t E)
 {
-  const size_t C = H * E, tall = igpt__size_round(T, 16), wide = igpt__size_round(E, 16);
+  const size_t C = H * E, tall = igpt__cache_tall(T), wide = igpt__size_round(E, 16);
   const size_t picture_floats = igpt__cache_floats(math->kernels, T, H, E);
   size_t picture, head, i, e;
   for (picture = 0; picture < B; picture++)
@@ -2954,7 +2983,7 @@ static void igpt__attention_decode_task(void *arg, size_t index, int worker)
   const igpt__attention *a = (const igpt__attention *)arg;
   const igpt_kernels *kernels = a->math->kernels;
   const size_t E = a->E, T = a->T, C = a->H * E, n = a->position + 1;
-  const size_t tall = igpt__size_round(T, 16), wide = igpt__size_round(E, 16);
+  const size_t tall = igpt__cache_tall(T), wide = igpt__size_round(E, 16);
   size_t head = index % a->H, picture = index / a->H, key;
   const float *q = a->qkv + picture * 3 * C + head * E;
   const float *keys = a->cache + picture * igpt__cache_floats(kernels, T, a->H, E) +
@@ -2977,8 +3006,8 @@ static void igpt__attention_decode_task(void *arg, size_t index, int worker)
 /* out (B,C) of position `position`, whose qkv (B,3C) is given and whose key and value the cache has
    already. Equal to row `position` of the causal forward pass, bit for bit. */
 static void igpt__attention_decode(const igpt__math *math, float *out, const float *qkv,
-                                   const float *cache, size_t B, size_t position, size_t T, size_t H,
-                                   size_t E)
+                                   const float *cache, size_t B, size_t position, size_t T,
+                                   size_t H, size_t E)
 {
   igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, 1);
   a.out = out;
@@ -3083,6 +3112,7 @@ static void igpt__specs_make(igpt__specs *specs, const igpt_config *config)
   igpt__spec *spec = specs->head;
   size_t at = 0;
   int i;
+  memset(specs, 0, sizeof *specs);
 #define IGPT__SPEC(field, text, r, c, d, w)                                                       \
   spec->name = text; spec->rows = r; spec->columns = c; spec->deviation = d; spec->decay = w;     \
   spec++;
@@ -3455,6 +3485,12 @@ struct igpt_session {
   igpt__block    memory;
 };
 
+/* Rows of the logits that exist at one time: a chunk of a pass, or one position of B pictures. */
+static size_t igpt__logit_rows(size_t B, size_t T)
+{
+  return igpt__max_size(B, igpt__min_size(igpt__size_mul(B, T), IGPT__LOGIT_ROWS));
+}
+
 /* The session's memory, walked in one order: with a null base it counts, and fills `plan` in. */
 static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
                                           const igpt_config *config, const igpt_session_desc *desc)
@@ -3528,11 +3564,9 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     }
   }
 
-  start = arena->used;
   s->normed = igpt__take_floats(arena, RC);
   s->wide = own ? igpt__take_floats(arena, R4C) : (s->layer ? s->layer[0].f : NULL);
-  s->logits = igpt__take_floats(arena,
-                                igpt__size_mul(igpt__min_size(R, IGPT__LOGIT_ROWS), V));
+  s->logits = igpt__take_floats(arena, igpt__size_mul(igpt__logit_rows(B, T), V));
   s->nats = igpt__take_floats(arena, R);
   s->pooled = igpt__take_floats(arena, igpt__size_mul(B, C));
   s->classes = igpt__take_floats(arena, igpt__size_mul(B, K));
@@ -3556,7 +3590,6 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   s->math.kernels = kernels;
   s->math.runner = desc->runner;
   s->math.round = desc->precision == IGPT_BF16;
-  plan->scratch_bytes = arena->used - start;
   return place;
 }
 
@@ -3610,6 +3643,8 @@ igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config, const igpt
   arena.used = 0;
   igpt__session_layout(&arena, &plan, &c, &d);
   plan.session_bytes = igpt__with_alignment(arena.used);
+  plan.scratch_bytes = plan.session_bytes - plan.gradient_bytes - plan.moment_bytes -
+                       plan.activation_bytes - plan.cache_bytes;
   if (plan.model_bytes == SIZE_MAX || plan.session_bytes == SIZE_MAX)
     return igpt__fail(&d.log, IGPT_TOO_LARGE, "a batch of %d does not fit in size_t", d.batch);
 
@@ -4916,7 +4951,8 @@ igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *ma
           if (hidden[i] && s->nats[at + i] > least) left--;
         for (i = 0; i < s->T; i++) {
           if (!hidden[i] || s->nats[at + i] < least) continue;
-          if (s->nats[at + i] == least && left-- == 0) break;
+          if (s->nats[at + i] == least && left == 0) continue;
+          if (s->nats[at + i] == least) left--;
           row[at + i] = s->draft[at + i];
           hidden[i] = 0;
         }
@@ -6498,19 +6534,19 @@ const float *igpt_probe_intercepts(const igpt_probe *probe)
 /* ==== 16. files ==============================================================================
 
    Weights live in safetensors files: eight bytes that give the length of a JSON header, the header
-   (name, type, shape and place of every tensor), then the raw numbers, little-endian. Names and shapes
-   are those of Hugging Face's ImageGPT, with the zero biases it expects, so that a saved model loads
-   there as it is; what those tensors do not say (objective, heads, sides of the picture, ...) stands in
-   __metadata__ under "igpt.", as strings. The palette stands there too, as decimal numbers: as a tensor
-   it would be reported as unexpected by every loader that knows ImageGPT. A training checkpoint is the
-   same file with Adam's moments and the progress of the run.
+   (name, type, shape and place of every tensor), then the raw numbers, little-endian. Names and
+   shapes are those of Hugging Face's ImageGPT, with the zero biases it expects, so that a saved
+   model loads there as it is. What those tensors do not say (objective, heads, sides of the
+   picture, ...) stands in __metadata__ under "igpt.", as strings. The palette stands there too, as
+   decimal numbers: as a tensor it would be reported as unexpected by every loader that knows
+   ImageGPT. A training checkpoint is the same file with Adam's moments and the run's progress.
 
-   Nothing read is believed. The header is parsed without recursion by a reader that knows only the one
-   form that is allowed; every tensor must have a place in the network, the right shape, and a range of
-   its own; ranges must cover the file exactly. Only then is a model created, which is therefore never
-   larger than the file it comes from. Reading costs one block of about two and a half times the
-   header, given back at the end; writing allocates nothing.
-   huggingface.co/docs/safetensors; for .npy: numpy.lib.format.                                    */
+   Nothing read is believed. The header is parsed without recursion by a reader that knows only the
+   one form that is allowed; every tensor must have a place in the network, the right shape, and a
+   range of its own; ranges must cover the file exactly. Only then is a model created, which is
+   therefore never larger than the file it comes from. Reading costs one block of about two and a
+   half times the header, given back at the end; writing allocates nothing.
+   huggingface.co/docs/safetensors; for .npy: numpy.lib.format.                                   */
 
 enum {
   IGPT__FILE_VERSION = 1,
@@ -6518,7 +6554,7 @@ enum {
   IGPT__HEADER_MOST = 100000000   /* as in the reference implementation */
 };
 
-/* ---- bytes ----------------------------------------------------------------------------------- */
+/* ---- bytes --------------------------------------------------------------------------------- */
 
 static int igpt__big_endian(void)
 {
@@ -6565,7 +6601,7 @@ static uint64_t igpt__u64_mul(uint64_t a, uint64_t b)          /* stays at UINT6
   return a && b > UINT64_MAX / a ? UINT64_MAX : a * b;
 }
 
-/* ---- numbers as text ------------------------------------------------------------------------- */
+/* ---- numbers as text ----------------------------------------------------------------------- */
 
 /* 10^n by repeated squaring, exact enough (1e-14) for the nine digits that matter here. */
 static double igpt__power_of_ten(int n)
@@ -6621,7 +6657,7 @@ static int igpt__parse_real(const char **text, float *value)
   if (sum > 0 && exponent > 100) return -1;
   if (exponent < -200) sum = 0;
   sum *= igpt__power_of_ten(exponent < -200 ? -200 : exponent > 100 ? 100 : exponent);
-  if (!(sum < 3.4028235e38)) return -1;
+  if (!(sum < 3.40282356e38)) return -1;                    /* rounds to infinity */
   *text = p;
   *value = (float)(sign * sum);
   return 0;
@@ -6631,7 +6667,10 @@ static int igpt__parse_real(const char **text, float *value)
 static void igpt__print_real(char text[32], float value)
 {
   double scaled = value < 0 ? -(double)value : (double)value;
-  int exponent = 0, digits, i;
+  int exponent = 0, digits, negative, i;
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  negative = bits >> 31 != 0;     /* minus zero is one too */
   for (; scaled >= 10; exponent++) scaled /= 10;
   for (; scaled > 0 && scaled < 1; exponent--) scaled *= 10;
   for (digits = 1; digits <= 9; digits++) {
@@ -6645,7 +6684,7 @@ static void igpt__print_real(char text[32], float value)
     length = strlen(mantissa);
     if (length > (size_t)digits) point++;                   /* 9.99.. became 10 */
     while (length > 1 && mantissa[length - 1] == '0') mantissa[--length] = 0;
-    if (value < 0) used = igpt__put_text(text, 32, used, "-");
+    if (negative) used = igpt__put_text(text, 32, used, "-");
     if (point < -4 || point > 8) {                          /* d.ddde-7 */
       char rest[24];
       memcpy(rest, mantissa + 1, length);
@@ -6668,7 +6707,7 @@ static void igpt__print_real(char text[32], float value)
   }
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------ */
+/* ---- JSON ---------------------------------------------------------------------------------- */
 
 /* A cursor over the header. The first thing that is wrong ends everything. */
 typedef struct igpt__json {
@@ -6816,7 +6855,7 @@ static int igpt__json_more(igpt__json *json, char end)
   return 0;
 }
 
-/* ---- the header of a safetensors file -------------------------------------------------------- */
+/* ---- the header of a safetensors file ------------------------------------------------------ */
 
 typedef struct igpt__dtype {
   const char *name;
@@ -7081,10 +7120,11 @@ static igpt_result igpt__file_begin(igpt__file **out, const igpt_source *source,
     return igpt__fail(log, IGPT_READ_ERROR, "reading the first 8 bytes failed");
   for (i = 0; i < 8; i++) size |= (uint64_t)length[i] << 8 * i;
   if (size > IGPT__HEADER_MOST || size > source->size - 8 || size < 2)
-    return igpt__fail(log, IGPT_BAD_FILE, "the header has %u bytes, of a file of %u (and %d at most)",
-                      size, source->size, (int)IGPT__HEADER_MOST);
+    return igpt__fail(log, IGPT_BAD_FILE,
+                      "the header has %u bytes, of a file of %u (and %d at most)", size,
+                      source->size, (int)IGPT__HEADER_MOST);
 
-  /* "":{"dtype":"U8","shape":[],"data_offsets":[0,0]}, has 50 bytes, so there are not more entries */
+  /* "":{"dtype":"U8","shape":[],"data_offsets":[0,0]}, has 50 bytes: there are not more entries */
   capacity = (size_t)size / 50 + 1;
   igpt__file_layout(&arena, capacity, (size_t)size);
   result = igpt__block_open(&memory, igpt__with_alignment(arena.used), NULL, 0, allocator, log);
@@ -7105,7 +7145,7 @@ static igpt_result igpt__file_begin(igpt__file **out, const igpt_source *source,
   return result;
 }
 
-/* ---- from a header to a model ---------------------------------------------------------------- */
+/* ---- from a header to a model -------------------------------------------------------------- */
 
 /* Tensor `index` of a model that may not exist yet: its name (at most 48 bytes) and what it is. */
 static const igpt__spec *igpt__slot(const igpt__specs *specs, size_t index, char name[48])
@@ -7132,7 +7172,8 @@ static size_t igpt__slots(const igpt__specs *specs, const igpt_config *config)
 
 /* "x.c_fc.weight" -> "x.c_fc.bias"; 1 if Hugging Face's network has such a tensor: the matrices of
    the blocks do, and nothing else. */
-static int igpt__bias_name(const igpt__specs *specs, size_t index, const igpt__spec *spec, char *name)
+static int igpt__bias_name(const igpt__specs *specs, size_t index, const igpt__spec *spec,
+                           char *name)
 {
   if (index < (size_t)specs->head_count || !spec->columns) return 0;
   memcpy(name + strlen(name) - strlen("weight"), "bias", sizeof "bias");
@@ -7259,9 +7300,11 @@ static igpt_result igpt__read_foreign(igpt__file *file, const igpt_config *want,
   if (!config->vocabulary) config->vocabulary = inputs - (config->objective == IGPT_AR);
   config->rows = want->rows;
   config->columns = want->columns;
-  if (!config->rows && !config->columns)
+  if (!config->rows && !config->columns) {
     for (config->rows = 1; config->rows < 1 << 15 && config->rows * config->rows < positions;)
       config->rows++;
+    config->columns = config->rows;
+  }
   if (!config->rows) config->rows = positions / config->columns;
   if (!config->columns) config->columns = positions / config->rows;
   return IGPT_OK;
@@ -7274,8 +7317,9 @@ static igpt_result igpt__read_side(const igpt__file *file, const char *name, int
   *value = 0;
   if (!entry) return IGPT_OK;
   if (entry->rank != 2 || entry->shape[side] < 1 || entry->shape[side] > 0x7fffffff)
-    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s of rank %d with a side of %u is no matrix"
-                      " of this network", name, entry->rank, entry->shape[side]);
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "tensor %s of rank %d with a side of %u is no matrix of this network", name,
+                      entry->rank, entry->shape[side]);
   *value = (int)entry->shape[side];
   return IGPT_OK;
 }
@@ -7351,7 +7395,7 @@ static size_t igpt__put_shape(char text[64], int rank, const uint64_t *shape)
   return igpt__put_text(text, 64, used, "]");
 }
 
-/* Finds a tensor of rows x columns (0: a vector) numbers and takes it. *out is null if there is none. */
+/* Finds a tensor of rows x columns (0: a vector) numbers and takes it. *out is null without one. */
 static igpt_result igpt__take_entry(igpt__file *file, igpt__entry **out, const char *name,
                                     size_t rows, size_t columns)
 {
@@ -7362,14 +7406,15 @@ static igpt_result igpt__take_entry(igpt__file *file, igpt__entry **out, const c
   shape[0] = rows;
   shape[1] = columns;
   if (entry->dtype > IGPT__BF16)
-    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has dtype %s, and must be F32, F16 or BF16",
-                      name, igpt__dtypes[entry->dtype].name);
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "tensor %s has dtype %s, and must be F32, F16 or BF16", name,
+                      igpt__dtypes[entry->dtype].name);
   if (entry->rank != rank || entry->shape[0] != rows || (rank == 2 && entry->shape[1] != columns)) {
     char found[64], expected[64];
     igpt__put_shape(found, entry->rank, entry->shape);
     igpt__put_shape(expected, rank, shape);
-    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has shape %s, and must be %s", name, found,
-                      expected);
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has shape %s, and must be %s", name,
+                      found, expected);
   }
   entry->used = 1;
   return IGPT_OK;
@@ -7433,7 +7478,7 @@ static int igpt__ignored(const char *name)
   return strncmp(name, "adam.", 5) == 0 || strcmp(name, "progress") == 0;
 }
 
-/* Every tensor of the network is there, of the right shape; biases are zero; nothing else is there. */
+/* Every tensor of the network is there, in the right shape; biases are zero; no other is there. */
 static igpt_result igpt__verify_tensors(igpt__file *file)
 {
   const int own = file->meta[IGPT__KEY_version] != NULL;
@@ -7455,16 +7500,17 @@ static igpt_result igpt__verify_tensors(igpt__file *file)
       result = igpt__read_floats(file, entry, values, first, n);
       for (i = 0; i < n && !result; i++)
         if (!(values[i] == 0))
-          result = igpt__fail(file->log, IGPT_MISMATCH,
-                              "tensor %s is not zero: number %z is %g, and this network has no biases",
-                              name, first + i, (double)values[i]);
+          result = igpt__fail(file->log, IGPT_MISMATCH, "tensor %s is not zero: number %z is %g,"
+                              " and this network has no biases", name, first + i,
+                              (double)values[i]);
     }
     if (result) return result;
   }
   for (i = 0; i < file->count; i++)
     if (!file->entry[i].used && !igpt__ignored(file->entry[i].name))
-      return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has no place in a network of %d blocks",
-                        file->entry[i].name, file->config.layers);
+      return igpt__fail(file->log, IGPT_MISMATCH,
+                        "tensor %s has no place in a network of %d blocks", file->entry[i].name,
+                        file->config.layers);
   return IGPT_OK;
 }
 
@@ -7476,12 +7522,14 @@ static size_t igpt__first_bad(const float *x, size_t count, float least)
   return i;
 }
 
-static igpt_result igpt__bad_number(const igpt_log *log, const char *name, size_t place, float value)
+static igpt_result igpt__bad_number(const igpt_log *log, const char *name, size_t place,
+                                    float value)
 {
   return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g", name, place, (double)value);
 }
 
-igpt_result igpt_model_read(igpt_model **out, const igpt_source *source, const igpt_model_desc *desc)
+igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
+                            const igpt_model_desc *desc)
 {
   igpt_model_desc d;
   igpt_allocator allocator;
@@ -7527,7 +7575,7 @@ igpt_result igpt_model_read(igpt_model **out, const igpt_source *source, const i
   return result;
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 /* Collects small pieces; with a null sink it only counts, which is how the header's length is known
    before the header is written. */
@@ -7561,7 +7609,10 @@ static void igpt__emit(igpt__writer *w, const void *bytes, size_t count)
   }
 }
 
-static void igpt__emit_text(igpt__writer *w, const char *text) { igpt__emit(w, text, strlen(text)); }
+static void igpt__emit_text(igpt__writer *w, const char *text)
+{
+  igpt__emit(w, text, strlen(text));
+}
 
 static void igpt__emit_u64(igpt__writer *w, uint64_t value)
 {
@@ -7743,7 +7794,7 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
   if (!sink || !sink->write) return igpt__fail(log, IGPT_BAD_ARGUMENT, "sink.write is null");
   for (i = 0; i < 3 * (size_t)palette->colours; i++)
     if (!igpt__finite((double)palette->centre[i / 3][i % 3]))
-      return igpt__fail(log, IGPT_NOT_FINITE, "palette \"%s\": centre %z is %g", palette->name, i / 3,
+      return igpt__fail(log, IGPT_NOT_FINITE, "palette: centre %z is %g", i / 3,
                         (double)palette->centre[i / 3][i % 3]);
   memset(&w, 0, sizeof w);
   igpt__write_header(&w, content);
@@ -7792,7 +7843,7 @@ igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink)
   return model ? igpt__model_write(model, sink, &model->log) : IGPT_BAD_ARGUMENT;
 }
 
-/* ---- checkpoints ------------------------------------------------------------------------------ */
+/* ---- checkpoints --------------------------------------------------------------------------- */
 #ifndef IGPT_NO_TRAIN
 
 /* The pair of a training session and the model it trains. */
@@ -7948,7 +7999,8 @@ static igpt_result igpt__checkpoint_read(igpt_session *session, igpt_model *mode
   if (!result) result = igpt__file_begin(&file, source, &session->allocator, log);
   if (result) return result;
   if (!file->meta[IGPT__KEY_version])
-    result = igpt__fail(log, IGPT_MISMATCH, "__metadata__ has no igpt.version: it is no checkpoint");
+    result = igpt__fail(log, IGPT_MISMATCH,
+                        "__metadata__ has no igpt.version: the file is no checkpoint");
   if (!result) result = igpt__checkpoint_copy(file, session, model, progress);
   igpt__file_end(file);
   return result;
@@ -7963,7 +8015,7 @@ igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model, igpt_
 
 #endif /* IGPT_NO_TRAIN */
 
-/* ---- .npy -------------------------------------------------------------------------------------- */
+/* ---- .npy ---------------------------------------------------------------------------------- */
 
 /* Bytes of an element and the name of its type, by igpt_npy_type. */
 static const struct { int size; char name[3]; } igpt__npy_types[] = {
@@ -8046,8 +8098,8 @@ igpt_result igpt_npy_open(igpt_npy *out, const igpt_source *source, const igpt_l
   if (!result && !out) result = igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_npy_open: out is null");
   if (result) return result;
   memset(&npy, 0, sizeof npy);
-  if (source->size < 12) return igpt__fail(log, IGPT_BAD_FILE, "%u bytes are too few for a .npy file",
-                                           source->size);
+  if (source->size < 12)
+    return igpt__fail(log, IGPT_BAD_FILE, "%u bytes are too few for a .npy file", source->size);
   if (igpt__fetch(source, 0, start, 12))
     return igpt__fail(log, IGPT_READ_ERROR, "reading the first 12 bytes failed");
   if (memcmp(start, "\x93NUMPY", 6) != 0 || start[6] < 1 || start[6] > 3)
@@ -8059,8 +8111,9 @@ igpt_result igpt_npy_open(igpt_npy *out, const igpt_source *source, const igpt_l
     npy.offset = 12;
   }
   if (size > sizeof text - 1 || size > source->size - npy.offset)
-    return igpt__fail(log, IGPT_BAD_FILE, "the header has %u bytes, of a file of %u (and %z at most)",
-                      size, source->size, sizeof text - 1);
+    return igpt__fail(log, IGPT_BAD_FILE,
+                      "the header has %u bytes, of a file of %u (and %z at most)", size,
+                      source->size, sizeof text - 1);
   if (igpt__fetch(source, npy.offset, text, (size_t)size))
     return igpt__fail(log, IGPT_READ_ERROR, "reading the header of %u bytes failed", size);
   npy.offset += size;
@@ -8080,16 +8133,16 @@ igpt_result igpt_npy_open(igpt_npy *out, const igpt_source *source, const igpt_l
     if (descr[0] && strcmp(descr + 1, igpt__npy_types[i].name) == 0) break;
   if (i == (int)IGPT__COUNT(igpt__npy_types) || !strchr("<>|=", descr[0]) ||
       (descr[0] == '|' && igpt__npy_types[i].size > 1))
-    return igpt__fail(log, IGPT_MISMATCH, "descr is '%s', and must be u1, i1, u2, i2, u4, i4, u8, i8,"
-                      " f4, f8 or b1 after <, > or |", descr);
+    return igpt__fail(log, IGPT_MISMATCH, "descr is '%s', and must be u1, i1, u2, i2, u4, i4, u8,"
+                      " i8, f4, f8 or b1 after <, > or |", descr);
   npy.type = (igpt_npy_type)i;
   npy.big_endian = descr[0] == '>' || (descr[0] == '=' && igpt__big_endian());
   for (npy.count = 1, i = 0; i < npy.rank; i++)
     npy.count = igpt__u64_mul(npy.count, npy.shape[i]);
   npy.bytes = igpt__u64_mul(npy.count, (uint64_t)igpt__npy_types[npy.type].size);
   if (npy.bytes != source->size - npy.offset)
-    return igpt__fail(log, IGPT_BAD_FILE, "the shape takes %u bytes, and the file has %u", npy.bytes,
-                      source->size - npy.offset);
+    return igpt__fail(log, IGPT_BAD_FILE, "the shape takes %u bytes, and the file has %u",
+                      npy.bytes, source->size - npy.offset);
   *out = npy;
   return IGPT_OK;
 }
@@ -8131,8 +8184,8 @@ static void igpt__npy_element(igpt_npy_type type, const unsigned char *from, dou
 }
 
 /* Either `floats` or `wholes` is wanted. */
-static igpt_result igpt__npy_read(const igpt_npy *npy, float *floats, int64_t *wholes, uint64_t first,
-                                  size_t count, const igpt_source *source)
+static igpt_result igpt__npy_read(const igpt_npy *npy, float *floats, int64_t *wholes,
+                                  uint64_t first, size_t count, const igpt_source *source)
 {
   unsigned char chunk[1024];
   size_t size, i, j, n;
@@ -8198,7 +8251,7 @@ igpt_result igpt_npy_write(const igpt_sink *sink, igpt_npy_type type, const void
     count = igpt__u64_mul(count, shape[i]);
   }
   used = igpt__put_text(text, sizeof text, used, "), }");
-  if (igpt__u64_mul(count, size) > SIZE_MAX) return IGPT_TOO_LARGE;
+  if (igpt__u64_mul(count, size) >= SIZE_MAX) return IGPT_TOO_LARGE;
   if (count && !data) return IGPT_BAD_ARGUMENT;
   padded = igpt__size_round(10 + used + 1, 64) - 10;        /* data on a multiple of 64 */
   while (used + 1 < padded) used = igpt__put_text(text, sizeof text, used, " ");
@@ -8229,8 +8282,9 @@ igpt_result igpt_npy_write(const igpt_sink *sink, igpt_npy_type type, const void
 /* ==== 17. stdio and threads ==================================================================
 
    The two conveniences that need an operating system, each of which a macro removes: paths
-   (IGPT_NO_STDIO) and a pool of threads (IGPT_NO_THREADS). The rest of the file never calls them: it
-   knows sources, sinks and runners, which a host can supply in its own way.                       */
+   (IGPT_NO_STDIO) and a pool of threads (IGPT_NO_THREADS). The rest of the file never calls them:
+   it knows sources, sinks and runners, which a host can supply in its own way. Both cost nothing
+   while they are not used. POSIX.1-2008 and the Windows API, and plain C where there is neither. */
 
 #if defined(_WIN32) && !(defined(IGPT_NO_STDIO) && defined(IGPT_NO_THREADS))
 #ifndef WIN32_LEAN_AND_MEAN
@@ -8270,8 +8324,8 @@ static const char *igpt__errno_text(void)
   return errno ? strerror(errno) : "no reason given";
 }
 
-/* Offsets beyond LONG_MAX matter where long has 32 bits. A header cannot ask for fseeko with a macro
-   once <stdio.h> has been seen, and with -std=c99 it is hidden: then such files are refused. */
+/* Offsets beyond LONG_MAX matter where long has 32 bits. A header cannot ask for fseeko with a
+   macro once <stdio.h> has been seen, and -std=c99 hides it: then such files are refused. */
 static int igpt__seek(FILE *file, uint64_t offset)
 {
 #if defined(_WIN32)
@@ -8584,9 +8638,15 @@ static void igpt__wake_all(igpt__condition *c) { pthread_cond_broadcast(c); }
 /* Three atomic words: take a number, look at a number, change a number. C99 has none of its own. */
 #if defined(__GNUC__) || defined(__clang__)
 typedef size_t igpt__shared;
-static size_t igpt__shared_next(igpt__shared *s) { return __atomic_fetch_add(s, 1, __ATOMIC_RELAXED); }
+static size_t igpt__shared_next(igpt__shared *s)
+{
+  return __atomic_fetch_add(s, 1, __ATOMIC_RELAXED);
+}
 static size_t igpt__shared_get(igpt__shared *s) { return __atomic_load_n(s, __ATOMIC_ACQUIRE); }
-static void igpt__shared_set(igpt__shared *s, size_t v) { __atomic_store_n(s, v, __ATOMIC_RELEASE); }
+static void igpt__shared_set(igpt__shared *s, size_t value)
+{
+  __atomic_store_n(s, value, __ATOMIC_RELEASE);
+}
 #elif defined(_WIN64)
 typedef volatile LONG64 igpt__shared;
 static size_t igpt__shared_next(igpt__shared *s) { return (size_t)InterlockedExchangeAdd64(s, 1); }

@@ -76,7 +76,8 @@ typedef float bench_loop(const float *from, size_t rounds);
 #if IGPT__X86
 #define BENCH_8(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define BENCH_12(X) BENCH_8(X) X(8) X(9) X(10) X(11)
-#define BENCH_24(X) BENCH_12(X) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23)
+#define BENCH_24(X) BENCH_12(X) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21)     \
+                    X(22) X(23)
 
 #define BENCH_DECLARE(i) v##i = SPLAT(from[i]),
 #define BENCH_SUM(i) z = ADD(z, v##i);

@@ -12,7 +12,9 @@
 #include "bench.h"
 
 enum { ROWS = 1024 };
-static const struct { size_t in, out; } layers[] = { { 512, 1536 }, { 512, 512 }, { 512, 2048 }, { 2048, 512 } };
+static const struct { size_t in, out; } layers[] = {
+  { 512, 1536 }, { 512, 512 }, { 512, 2048 }, { 2048, 512 }
+};
 static const char *const products[] = { "X W", "dY W^T", "X^T dY +=" };
 
 static float *numbers(size_t n, uint64_t stream)
@@ -34,8 +36,8 @@ typedef struct job {
 
 static void run(const igpt__math *math, const job *j)
 {
-  igpt__matmul(math, j->c, j->n, j->a, j->a_row, j->a_column, j->b, j->b_row, j->b_column, j->m, j->n, j->k,
-               j->accumulate);
+  igpt__matmul(math, j->c, j->n, j->a, j->a_row, j->a_column, j->b, j->b_row, j->b_column, j->m,
+               j->n, j->k, j->accumulate);
 }
 
 /* 1 if 500 elements agree with float64 */
@@ -79,7 +81,7 @@ int main(int argc, char **argv)
     memset(&math, 0, sizeof math);
     math.kernels = k;
     math.worker_floats = igpt__matmul_worker(k);
-    math.shared = (float *)aligned_alloc(64, (igpt__matmul_shared(k, 2048, 2048) * 4 + 63) / 64 * 64);
+    math.shared = (float *)aligned_alloc(64, igpt__matmul_shared(k, 2048, 2048) * 4);
     math.worker = (float *)aligned_alloc(64, 2 * math.worker_floats * 4);
     if (!math.shared || !math.worker) return 2;
     if (bench_floor_loop((igpt_isa)isa, 0, &operations)) {
@@ -90,12 +92,12 @@ int main(int argc, char **argv)
       }
       registers = bench_median(&r);
       memory = bench_median(&m);
-      printf("\n%s: multiply-adds in registers %.1f GFLOP/s (%.0f%%), one operand from memory %.1f (%.0f%%)\n",
-             igpt_isa_name((igpt_isa)isa), 1e-9 / registers, 100 * bench_spread(&r), 1e-9 / memory,
-             100 * bench_spread(&m));
+      printf("\n%s: multiply-adds in registers %.1f GFLOP/s (%.0f%%), ",
+             igpt_isa_name((igpt_isa)isa), 1e-9 / registers, 100 * bench_spread(&r));
+      printf("one operand from memory %.1f (%.0f%%)\n", 1e-9 / memory, 100 * bench_spread(&m));
     } else printf("\n%s: no floor is known\n", igpt_isa_name((igpt_isa)isa));
-    printf("  %-9s %5s %5s %5s  %8s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k", "floor ms", "ms", "",
-           "GFLOP/s", "floor", "two workers ms, times faster");
+    printf("  %-9s %5s %5s %5s  %8s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k",
+           "floor ms", "ms", "", "GFLOP/s", "floor", "two workers ms, times faster");
     for (l = 0; l < sizeof layers / sizeof *layers; l++)
       for (product = 0; product < 3; product++) {
         size_t in = layers[l].in, out = layers[l].out;
@@ -136,8 +138,9 @@ int main(int argc, char **argv)
         t1 = bench_median(&one);
         f = memory > 0 ? bench_median(&floor_now) * flops : 0;
         if (two) t2 = bench_median(&both);
-        printf("  %-9s %5d %5d %5d  %8.3f  %8.3f (%2.0f%%) %7.1f  %4.0f%%", products[product], (int)j.m, (int)j.n,
-               (int)j.k, 1e3 * f, 1e3 * t1, 100 * bench_spread(&one), flops / t1 * 1e-9, 100 * f / t1);
+        printf("  %-9s %5d %5d %5d  %8.3f  %8.3f (%2.0f%%) %7.1f  %4.0f%%", products[product],
+               (int)j.m, (int)j.n, (int)j.k, 1e3 * f, 1e3 * t1, 100 * bench_spread(&one),
+               flops / t1 * 1e-9, 100 * f / t1);
         if (two) printf("   %8.3f (%2.0f%%) %.2f", 1e3 * t2, 100 * bench_spread(&both), t1 / t2);
         printf("\n");
         sum_floor += f;

@@ -1,10 +1,10 @@
 /* cc -O2 -I. -o palette_probe bench/palette_probe.c -lm -pthread && ./palette_probe [--help]
 
-   Times the palette (k-means on 1,000,000 pixels, encoding) and the linear probe (50,000 rows of 512
-   features in 10 classes). Each result is checked before its time is printed: Lloyd's error against
-   one that is computed from the tokens, every 997th token against a search in float64, and the
-   probe's gradient against its tolerance. With --dump DIR the same pixels, features and labels are
-   written as raw files, for bench/peers/palette_probe.py.                                        */
+   Times the palette (k-means on 1,000,000 pixels, encoding) and the linear probe (50,000 rows of
+   512 features in 10 classes). Each result is checked before its time is printed: Lloyd's error
+   against one that is computed from the tokens, every 997th token against a search in float64, and
+   the probe's gradient against its tolerance. With --dump DIR the same pixels, features and labels
+   are written as raw files, for bench/peers/palette_probe.py.                                    */
 
 #define _POSIX_C_SOURCE 200809L
 #define IGPT_IMPLEMENTATION

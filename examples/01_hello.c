@@ -1,10 +1,10 @@
 /* cc -O2 -I. -o 01_hello examples/01_hello.c -lm
 
-   The three calls: a model (weights), a session (everything that changes while it works), a sample.
-   Options are structs in which zero is the default. Without an argument the model is new: it gives
-   every colour the same chance, paints noise, and is charged ln 512 = 6.238 nats for every pixel,
-   which is where all learning starts. With one, a file that build/igpt has trained, it paints what
-   it has learned:  ./01_hello model.safetensors                                                   */
+   The three calls: a model (weights), a session (everything that changes while it works), a
+   sample. Options are structs in which zero is the default. Without an argument the model is new:
+   it gives every colour the same chance, paints noise, and is charged ln 512 = 6.238 nats for
+   every pixel, which is where all learning starts. With one, a file that build/igpt has trained,
+   it paints what it has learned: ./01_hello model.safetensors                                    */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ static char shade(const igpt_palette *palette, int token, int vocabulary)
 
 int main(int argc, char **argv)
 {
-  igpt_model_desc desc = {0};                 /* 8 layers of width 128, 32 x 32 pixels, 512 colours */
+  igpt_model_desc desc = {0};                 /* 8 layers of width 128, 32 x 32, 512 colours */
   igpt_session_desc work = {0};
   igpt_sample_desc how = {0};
   igpt_batch batch = {0};

@@ -1,10 +1,10 @@
 /* cc -O2 -I. -o 02_palette examples/02_palette.c -lm
 
-   Colours. A transformer reads words of a vocabulary, so a picture's 16.7 million possible colours
-   become a few hundred: k-means finds the centres, each pixel is replaced by the number of the
-   nearest, and three bytes become one token. This program draws an evening sky, fits palettes of
-   rising size to it, and shows what each costs, by the library's account and by its own. The paper
-   uses 512 colours for all of ImageNet; every doubling gains a few decibels.                      */
+   Colours. A transformer reads words of a vocabulary, so a picture's 16.7 million possible
+   colours become a few hundred: k-means finds the centres, each pixel is replaced by the number
+   of the nearest, and three bytes become one token. This program draws an evening sky, fits
+   palettes of rising size to it, and shows what each costs, by the library's account and by its
+   own. The paper uses 512 colours for all of ImageNet; every doubling gains a few decibels.      */
 
 #include <math.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
    that their number N is known, and no model on earth can say a random one of them in fewer than
    ln N nats. The loss starts at ln 4 nats a pixel (four colours, no idea) and falls towards that
    floor. An eighth of the pictures is never trained on; their loss falls as well: what is learned
-   is the rule, and not the list.                                                                  */
+   is the rule, and not the list.                                                                 */
 
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 
 enum { SIDE = 8, T = SIDE * SIDE, COLOURS = 4, BATCH = 32, STEPS = 400, UNSEEN = 8 };
 
-/* Squares of side 2, 3, 4 fit in 49, 36 and 25 places; 4 colours of the ground times 3 of the square. */
+/* Squares of side 2, 3, 4 fit in 49, 36, 25 places; 4 colours of the ground, 3 of the square. */
 enum { PLACES = 49 + 36 + 25, PICTURES = PLACES * COLOURS * (COLOURS - 1) };
 
 static void draw(uint16_t *tokens, uint32_t number)
@@ -92,7 +92,7 @@ int main(void)
   for (step = 0;; step++) {
     const int last = step == STEPS;
     for (i = 0; i < BATCH; i++) draw(tokens + i * T, choose(&rng, 0));
-    must(igpt_backward(session, &losses, &batch, NULL), "igpt_backward");     /* loss and gradient */
+    must(igpt_backward(session, &losses, &batch, NULL), "igpt_backward");    /* loss and gradient */
     if (step % 50 == 0) {
       must(igpt_nll(session, NULL, &nats, &check), "igpt_nll");
       must(igpt_gradient_norm(session, &norm), "igpt_gradient_norm");
@@ -101,7 +101,7 @@ int main(void)
     }
     if (last) break;
     adam.rate = (float)igpt_schedule(&schedule, step);
-    must(igpt_step(session, model, NULL, &adam), "igpt_step");                /* moves the weights */
+    must(igpt_step(session, model, NULL, &adam), "igpt_step");               /* moves the weights */
   }
   printf("\nfloor %11.4f (ln %d / %d)\n", log((double)PICTURES) / T, (int)PICTURES, (int)T);
   igpt_session_destroy(session);

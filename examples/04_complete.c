@@ -1,10 +1,10 @@
 /* cc -O2 -I. -o 04_complete examples/04_complete.c -lm -pthread
 
-   Completion, the paper's most famous picture: the upper half is given, the model paints the lower
-   one, pixel by pixel. The pictures here are rings around the centre, each of a random colour, so
-   what belongs below can be known from what stands above, if you look at the right place; nothing
-   tells the model so. It trains for some seconds, with a thread for every processor, and then
-   completes pictures that it has not seen.  $ marks a wrong pixel.                                */
+   Completion, the paper's most famous picture: the upper half is given, the model paints the
+   lower one, pixel by pixel. The pictures here are rings around the centre, each of a random
+   colour, so what belongs below can be known from what stands above, if you look at the right
+   place; nothing tells the model so. It trains for some seconds, with a thread for every
+   processor, and then completes pictures that it has not seen. $ marks a wrong pixel.            */
 
 #include <math.h>
 #include <stdio.h>
@@ -17,8 +17,8 @@
 enum { SIDE = 10, T = SIDE * SIDE, HALF = T / 2, COLOURS = 8, RINGS = SIDE / 2 };
 enum { BATCH = 32, STEPS = 150, TESTS = 64, SHOWN = 3 };
 
-/* Square rings: a pixel's ring is its distance from the nearest edge. 8 colours and 5 rings are 32768
-   pictures, of which training sees less than a sixth. */
+/* Square rings: a pixel's ring is its distance from the nearest edge. 8 colours and 5 rings are
+   32768 pictures, of which training sees less than a sixth. */
 static void draw(uint16_t *tokens, igpt_rng *rng)
 {
   uint16_t ring[RINGS];
@@ -71,7 +71,7 @@ static double complete(igpt_session *session, uint16_t *truth, uint16_t *tokens)
   int i, right = 0;
   for (i = 0; i < TESTS; i++) draw(truth + i * T, &rng);
   memcpy(tokens, truth, TESTS * T * sizeof *tokens);
-  how.keep = HALF;                            /* the tokens in front of every picture that are given */
+  how.keep = HALF;                            /* tokens at the front that are given */
   how.top_k = 1;                              /* always the most likely; 0 draws by probability */
   must(igpt_sample(session, tokens, TESTS, &how), "igpt_sample");
   for (i = 0; i < TESTS * T; i++) right += i % T >= HALF && tokens[i] == truth[i];
@@ -124,7 +124,8 @@ int main(void)
   printf("floor:    %.3f (each ring's colour once: %d ln %d / %d)\n\n",
          RINGS * log((double)COLOURS) / T, (int)RINGS, (int)COLOURS, (int)T);
   print(truth, tokens);
-  printf("\nlower pixels right: %.1f %% before, %.1f %% after training\n", 100 * before, 100 * after);
+  printf("\nlower pixels right: %.1f %% before, %.1f %% after training\n", 100 * before,
+         100 * after);
 
   igpt_session_destroy(session);
   igpt_model_destroy(model);

@@ -1,10 +1,10 @@
 /* cc -O2 -I. -o 05_bert examples/05_bert.c -lm -pthread
 
-   The other objective, BERT: hide pixels anywhere, guess them from all the others. Such a model has
-   no first pixel and no last, so it cannot paint row by row; igpt_fill hides, guesses, keeps what it
-   is most certain of, and looks again. The pictures are wallpapers: a random 3 x 3 motif, nine
-   times. Seven pixels in ten are hidden; nearly all of them can be found in another copy.
-   $ marks a wrong pixel.                                                                          */
+   The other objective, BERT: hide pixels anywhere, guess them from all the others. Such a model
+   has no first pixel and no last, so it cannot paint row by row; igpt_fill hides, guesses, keeps
+   what it is most certain of, and looks again. The pictures are wallpapers: a random 3 x 3 motif,
+   nine times. Seven pixels in ten are hidden; nearly all of them can be found in another copy. $
+   marks a wrong pixel.                                                                           */
 
 #include <math.h>
 #include <stdio.h>
@@ -133,8 +133,8 @@ int main(void)
   after = fill(session, truth, tokens, mask);
   printf("\nseen                 |   filled               |   truth\n\n");
   print(truth, tokens, mask);
-  printf("hidden pixels right: %.1f %% before, %.1f %% after training, %.1f %% at best\n", 100 * before,
-         100 * after, 100 * (1 - lost + lost / COLOURS));
+  printf("hidden pixels right: %.1f %% before, %.1f %% after training, %.1f %% at best\n",
+         100 * before, 100 * after, 100 * (1 - lost + lost / COLOURS));
 
   igpt_session_destroy(session);
   igpt_model_destroy(model);

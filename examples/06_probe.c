@@ -1,11 +1,11 @@
 /* cc -O2 -I. -o 06_probe examples/06_probe.c -lm -pthread
 
-   What does a model know that was only ever asked for the next pixel? The pictures are noisy stripes
-   in four directions, shifted at random, and nobody tells the model of directions. Then it is
-   frozen, and a linear classifier, the probe, is fitted on the mean of its vectors at every depth.
-   On raw pixels a linear classifier can do next to nothing, as any pixel is light as often as dark.
-   An untrained network is a fairer rival, as random features help. What lies between the two columns
-   was learned by predicting pixels.                                                               */
+   What does a model know that was only ever asked for the next pixel? The pictures are noisy
+   stripes in four directions, shifted at random, and nobody tells the model of directions. Then
+   it is frozen, and a linear classifier, the probe, is fitted on the mean of its vectors at every
+   depth. On raw pixels a linear classifier can do next to nothing, as any pixel is light as often
+   as dark. An untrained network is a fairer rival, as random features help. What lies between the
+   two columns was learned by predicting pixels.                                                  */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,14 +48,14 @@ static double probe_accuracy(const float *rows, const int32_t *labels, size_t fe
   int i, right = 0;
   memset(&desc, 0, sizeof desc);
   desc.standardise = 1;
-  must(igpt_probe_fit(&probe, NULL, rows, labels, TRAIN, features, &desc), "igpt_probe_fit");
-  must(igpt_probe_predict(probe, guessed, NULL, rows + TRAIN * features, TEST), "igpt_probe_predict");
+  must(igpt_probe_fit(&probe, NULL, rows, labels, TRAIN, features, &desc), "fit");
+  must(igpt_probe_predict(probe, guessed, NULL, rows + TRAIN * features, TEST), "predict");
   igpt_probe_destroy(probe);
   for (i = 0; i < TEST; i++) right += guessed[i] == labels[TRAIN + i];
   return (double)right / TEST;
 }
 
-/* Accuracy at every depth: one pass gives the features (N, DEPTHS, WIDTH), a probe takes (N, WIDTH). */
+/* Accuracy at every depth: one pass gives features (N, DEPTHS, WIDTH), a probe takes (N, WIDTH). */
 static void probe_depths(double *accuracy, igpt_session *session, const uint16_t *tokens,
                          const int32_t *labels)
 {
@@ -73,7 +73,7 @@ static void probe_depths(double *accuracy, igpt_session *session, const uint16_t
   }
 }
 
-/* Pixels as numbers, one for each pixel and colour: the most that a linear classifier can be given. */
+/* The pixels themselves, as a number for each pixel and colour. */
 static double probe_pixels(const uint16_t *tokens, const int32_t *labels)
 {
   static float rows[N * T * COLOURS];
@@ -135,10 +135,11 @@ int main(void)
   loss = train(session, model, &rng);
   probe_depths(trained, session, tokens, labels);
 
-  printf("pre-trained to %.3f nats a pixel; accuracy of a linear probe on %d new pictures, in %%\n\n"
+  printf("pre-trained to %.3f nats a pixel; accuracy of a linear probe on %d pictures, in %%\n\n"
          "depth    untrained   trained\n", loss, (int)TEST);
   for (i = 0; i < DEPTHS; i++) printf("%5d %12.1f %9.1f\n", i, 100 * fresh[i], 100 * trained[i]);
-  printf("\nraw pixels %7.1f\nby chance  %7.1f\n", 100 * probe_pixels(tokens, labels), 100.0 / CLASSES);
+  printf("\nraw pixels %7.1f\n", 100 * probe_pixels(tokens, labels));
+  printf("by chance  %7.1f\n", 100.0 / CLASSES);
   igpt_session_destroy(session);
   igpt_model_destroy(model);
   igpt_pool_destroy(pool);

@@ -1,10 +1,11 @@
 /* cc -O2 -I. -o 08_own_memory examples/08_own_memory.c -lm
 
-   For small machines: no malloc, no files, no threads. The plan says what a network will cost before
-   anything exists; model and session live in two blocks that the program owns (here they are
-   static, on a board they are what the linker leaves), and IGPT_MALLOC is a null pointer, so that
-   nothing could be allocated in secret. The program also lends its own runner, which does the work
-   in the wrong order on purpose (the results are the same bits), and a watch that stops a call.    */
+   For small machines: no malloc, no files, no threads. The plan says what a network will cost
+   before anything exists; model and session live in two blocks that the program owns (here they
+   are static, on a board they are what the linker leaves), and IGPT_MALLOC is a null pointer, so
+   that nothing could be allocated in secret. The program also lends its own runner, which does
+   the work in the wrong order on purpose (the results are the same bits), and a watch that stops
+   a call.                                                                                        */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static void put_line(void *user, igpt_result result, const char *sentence)
   printf("  [%d] %s\n", (int)result, sentence);
 }
 
-/* The contract: every index once, in any order. A dozen lines wrap any scheduler in the same way. */
+/* The contract: every index once, in any order. A dozen lines wrap any scheduler in this way. */
 static void run_backwards(void *user, igpt_task *task, void *arg, size_t count)
 {
   ++*(long *)user;

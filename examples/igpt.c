@@ -134,17 +134,14 @@ static double pretrain_evaluate(run *r)
 
 static int pretrain_evaluated(run *r, const double *row)
 {
+  const char *line = json(r->t)
+    ? "{\"step\": %.0f, \"train_nats\": %s, \"val_nats\": %.5f, \"tokens_per_s\": %.0f, "
+      "\"seconds\": %.1f}"
+    : "step %7.0f   train %8s   val %.5f nats/pixel   %7.0f tokens/s   %6.0f s";
   char train[30];
-  snprintf(train, sizeof train,
-           row[ROW_TRAIN] == row[ROW_TRAIN] ? "%.5f"
-           : json(r->t)                     ? "null"
-                                            : "-",
-           row[ROW_TRAIN]);
-  result_line(json(r->t)
-                  ? "{\"step\": %.0f, \"train_nats\": %s, \"val_nats\": %.5f, "
-                    "\"tokens_per_s\": %.0f, \"seconds\": %.1f}"
-                  : "step %7.0f   train %8s   val %.5f nats/pixel   %7.0f tokens/s   %6.0f s",
-              row[ROW_STEP], train, row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
+  snprintf(train, sizeof train, "%.5f", row[ROW_TRAIN]);
+  if (row[ROW_TRAIN] != row[ROW_TRAIN]) strcpy(train, json(r->t) ? "null" : "-");
+  result_line(line, row[ROW_STEP], train, row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
   return 0;
 }
 
@@ -676,10 +673,12 @@ static int finetune_evaluated(run *r, const double *row)
 {
   const size_t last = r->row_count - 1, best = best_row(r);
   const char *out = text(&r->t->o, OPT_OUT);
+  char train[30] = "-";
+  if (row[ROW_TRAIN] == row[ROW_TRAIN])
+    snprintf(train, sizeof train, "%.2f %%", 100 * row[ROW_TRAIN]);
   if (!json(r->t))
-    result_line("step %6.0f   train %6.2f %%   val %6.2f %%   %7.0f tokens/s   %5.0f s",
-                row[ROW_STEP], row[ROW_TRAIN] == row[ROW_TRAIN] ? 100 * row[ROW_TRAIN] : 0,
-                100 * row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
+    result_line("step %6.0f   train %9s   val %6.2f %%   %7.0f tokens/s   %5.0f s", row[ROW_STEP],
+                train, 100 * row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
   if (best == last && last > 0) need(igpt_model_save(r->t->model, out), out);
   return last - best >= (size_t)whole(&r->t->o, OPT_PATIENCE);
 }
@@ -835,7 +834,7 @@ static void run_map(tool *t)
     if (json(t)) result_line("{\"picture\": %zu, \"nats_per_pixel\": %.6f}", i, sum / (double)T);
   }
   memset(&d, 0, sizeof d);
-  d.high = 2 * log((double)t->config.vocabulary);           /* twice a blind guess is white hot */
+  d.high = log((double)t->config.vocabulary);               /* a blind guess is the brightest */
   d.pictures = rgb;
   d.scale = whole(&t->o, OPT_SCALE);
   d.unit = "nats";

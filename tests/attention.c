@@ -12,18 +12,19 @@ typedef struct shape {
   size_t B, T, H, E;
 } shape;
 
-/* T around blocks of 96, 128 and 192; E around tiles and beyond */
+/* T around blocks of 96, 192 and 256; E around tiles and beyond */
 static const shape shapes[] = {
   { 1, 1, 1, 1 }, { 2, 5, 3, 4 }, { 1, 33, 2, 20 }, { 1, 96, 1, 16 }, { 1, 97, 1, 33 },
   { 1, 128, 2, 8 }, { 2, 129, 1, 32 }, { 1, 130, 2, 7 }, { 1, 193, 1, 64 }, { 1, 50, 1, 256 },
-  { 1, 290, 1, 1 }
+  { 1, 290, 1, 1 }, { 1, 257, 1, 9 }, { 1, 520, 1, 3 }
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 /* ---- float64 -------------------------------------------------------------------------------- */
 
 /* All of one head of one picture: p (T,T), out (T,E), lse (T); qkv points at the head's queries. */
-static void plain_forward(double *p, double *out, double *lse, const double *qkv, shape s, int causal)
+static void plain_forward(double *p, double *out, double *lse, const double *qkv, shape s,
+                          int causal)
 {
   size_t C = s.H * s.E, i, j, e;
   for (i = 0; i < s.T; i++) {
@@ -48,7 +49,8 @@ static void plain_forward(double *p, double *out, double *lse, const double *qkv
 }
 
 /* dqkv (T,3C) of the head, given dout (T,C) at the head's columns */
-static void plain_backward(double *dqkv, const double *dout, const double *p, const double *qkv, shape s)
+static void plain_backward(double *dqkv, const double *dout, const double *p, const double *qkv,
+                           shape s)
 {
   size_t C = s.H * s.E, i, j, e;
   double *dp = (double *)malloc(s.T * sizeof *dp);
@@ -131,7 +133,8 @@ static void check_forward(float size, int round, double tolerance)
           for (h = 0; h < s.H; h++) {
             plain_forward(p, o, l, q + b * s.T * 3 * C + h * s.E, s, causal);
             for (i = 0; i < s.T; i++) {
-              CHECK_NEAR(lse[(b * s.H + h) * s.T + i], l[i], 1e-6 * (1 + size * size) * (1 + fabs(l[i])));
+              CHECK_NEAR(lse[(b * s.H + h) * s.T + i], l[i],
+                         1e-6 * (1 + size * size) * (1 + fabs(l[i])));
               for (e = 0; e < s.E; e++)
                 CHECK_NEAR(out[(b * s.T + i) * C + h * s.E + e], o[i * s.E + e], tolerance);
             }
@@ -158,7 +161,8 @@ TEST(causality)
   EACH_ISA(isa) {
     shape s = { 1, 140, 1, 12 };
     size_t C = 12, cut, step;
-    float *qkv = part_random(s.T * 3 * C, 2, 1), *out = part_floats(s.T * C), *again = part_floats(s.T * C);
+    float *qkv = part_random(s.T * 3 * C, 2, 1), *out = part_floats(s.T * C);
+    float *again = part_floats(s.T * C);
     forward((igpt_isa)isa, out, NULL, qkv, s, 1, 1, 0, 0);
     for (step = 6; step > 0; step--) {              /* from the back: what is before stays */
       cut = 23 * step + 1;
@@ -227,7 +231,8 @@ TEST(map)
 /* Position by position, after a prefix: the bits of the full pass, rounded or not. */
 TEST(decode_equals_forward)
 {
-  static const shape cases[] = { { 2, 150, 2, 5 }, { 1, 270, 1, 64 }, { 2, 20, 3, 32 }, { 1, 130, 1, 1 } };
+  static const shape cases[] = { { 2, 150, 2, 5 }, { 1, 270, 1, 64 }, { 2, 20, 3, 32 },
+                                 { 1, 130, 1, 1 } };
   int isa, round;
   size_t at, prefix, b, i;
   EACH_ISA(isa)
@@ -235,7 +240,8 @@ TEST(decode_equals_forward)
       for (round = 0; round < 2; round++)
         for (prefix = 0; prefix <= 7; prefix += 7) {
           shape s = cases[at];
-          size_t C = s.H * s.E, floats = igpt__cache_floats(igpt_kernels_for((igpt_isa)isa), s.T, s.H, s.E);
+          const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa);
+          size_t C = s.H * s.E, floats = igpt__cache_floats(k, s.T, s.H, s.E);
           float *qkv = part_random(s.B * s.T * 3 * C, 2, at), *out = part_floats(s.B * s.T * C);
           float *cache = part_floats(s.B * floats), *one = part_floats(s.B * 3 * C);
           float *got = part_floats(s.B * C), *front = part_floats(s.B * prefix * 3 * C);
@@ -244,7 +250,8 @@ TEST(decode_equals_forward)
           forward((igpt_isa)isa, out, NULL, qkv, s, 1, 1, 0, round);
           open_math(&m, (igpt_isa)isa, s, 3, 1, round);
           for (b = 0; b < s.B; b++)
-            memcpy(front + b * prefix * 3 * C, qkv + b * s.T * 3 * C, prefix * 3 * C * sizeof(float));
+            memcpy(front + b * prefix * 3 * C, qkv + b * s.T * 3 * C,
+                   prefix * 3 * C * sizeof(float));
           igpt__cache_store(&m.math, cache, front, s.B, prefix, 0, s.T, s.H, s.E);
           for (i = prefix; i < s.T; i++) {
             for (b = 0; b < s.B; b++)
@@ -267,8 +274,8 @@ TEST(decode_equals_forward)
 /* ---- backward ------------------------------------------------------------------------------- */
 #ifndef IGPT_NO_TRAIN
 
-static void backward(igpt_isa isa, float *dqkv, const float *dout, const float *qkv, shape s, int causal,
-                     int workers, int order, int round)
+static void backward(igpt_isa isa, float *dqkv, const float *dout, const float *qkv, shape s,
+                     int causal, int workers, int order, int round)
 {
   size_t C = s.H * s.E;
   float *out = part_floats(s.B * s.T * C), *lse = part_floats(s.B * s.H * s.T);
@@ -294,7 +301,8 @@ static void check_backward(int round, double tolerance)
         float *qkv = part_random(n, 1.5f, at), *dout = part_random(s.B * s.T * C, 1, 99);
         float *dqkv = part_floats(n);
         double *q = wide(qkv, n), *d = wide(dout, s.B * s.T * C), *want = wide(qkv, n);
-        double *p = (double *)malloc(s.T * s.T * sizeof *p), *o = (double *)malloc(s.T * s.E * sizeof *o);
+        double *p = (double *)malloc(s.T * s.T * sizeof *p);
+        double *o = (double *)malloc(s.T * s.E * sizeof *o);
         double largest = 0;
         memset(dqkv, 0xff, n * sizeof(float));
         backward((igpt_isa)isa, dqkv, dout, qkv, s, causal, 1, 0, round);
@@ -320,7 +328,8 @@ static void check_backward(int round, double tolerance)
 TEST(backward_against_float64) { check_backward(0, 3e-6); }
 TEST(backward_bf16) { check_backward(1, 3e-2); }
 
-static double plain_loss(const double *qkv, const double *dout, double *p, double *o, shape s, int causal)
+static double plain_loss(const double *qkv, const double *dout, double *p, double *o, shape s,
+                         int causal)
 {
   size_t C = s.H * s.E, b, h, i, e;
   double loss = 0;
@@ -345,8 +354,10 @@ TEST(backward_central_differences)
         size_t C = s.H * s.E, n = s.B * s.T * 3 * C, i;
         float *qkv = part_random(n, 1.5f, at), *dout = part_random(s.B * s.T * C, 1, 99);
         float *dqkv = part_floats(n), *way = part_random(n, 1, 5);
-        double *q = wide(qkv, n), *d = wide(dout, s.B * s.T * C), h = 1e-5, up, down, slope = 0, size = 0;
-        double *p = (double *)malloc(s.T * s.T * sizeof *p), *o = (double *)malloc(s.T * s.E * sizeof *o);
+        double *q = wide(qkv, n), *d = wide(dout, s.B * s.T * C);
+        double h = 1e-5, up, down, slope = 0, size = 0;
+        double *p = (double *)malloc(s.T * s.T * sizeof *p);
+        double *o = (double *)malloc(s.T * s.E * sizeof *o);
         backward((igpt_isa)isa, dqkv, dout, qkv, s, causal, 2, 1, 0);
         for (i = 0; i < n; i++) {
           slope += (double)dqkv[i] * way[i];

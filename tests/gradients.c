@@ -1,13 +1,14 @@
 /* gradients.c: igpt_backward against central differences, for whole tiny networks.
 
-   For a direction d in the space of the weights, dL(w + h d)/dh at 0 is gradient . d. The left side comes
-   from four losses,  (8 (L(h) - L(-h)) - (L(2h) - L(-2h))) / 12h,  whose error falls with h^4, so that h
-   may be large enough for float32: the losses, of order 2, are good to about 1e-7, the differences
-   are of order 1e-2, and three digits of the derivative are real. This is done for all weights
-   together and for every tensor alone, so that one wrong tensor cannot hide behind the others.
+   For a direction d in the space of the weights, dL(w + h d)/dh at 0 is gradient . d. The left side
+   comes from four losses,  (8 (L(h) - L(-h)) - (L(2h) - L(-2h))) / 12h,  with an error that falls
+   as h^4, so that h may be large enough for float32: the losses, of order 2, are good to about
+   1e-7, the differences are of order 1e-2, and three digits of the derivative are real. This is
+   done for all weights together and for every tensor alone, so that one wrong tensor cannot hide
+   behind the others.
 
    A direction is a random one plus a part along the gradient: the first finds what is wrong in any
-   way, the second makes the difference large.                                                      */
+   way, the second makes the difference large.                                                    */
 
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
@@ -30,7 +31,8 @@ typedef struct example {
 } example;
 
 /* The usual shape, or a narrow one: many more rows than any matrix has columns, and heads of 1. */
-static void example_open(example *e, igpt_objective objective, int classes, igpt_isa isa, int narrow)
+static void example_open(example *e, igpt_objective objective, int classes, igpt_isa isa,
+                         int narrow)
 {
   igpt_model_desc desc;
   igpt_session_desc how;
@@ -113,8 +115,8 @@ static void check_direction(example *e, const char *name, size_t first, size_t c
     size += (double)e->direction[i] * e->direction[i];
     along += (double)e->direction[i] * e->gradient[i];
   }
-  h = e->step / fabs(along);                        /* the loss changes by about this much ... */
-  if (h > 12 * e->step / sqrt(size)) h = 12 * e->step / sqrt(size);   /* ... the weights by little */
+  h = e->step / fabs(along);                        /* the loss changes by about this much, */
+  if (h > 12 * e->step / sqrt(size)) h = 12 * e->step / sqrt(size);     /* the weights by little */
   difference = (8 * (example_loss(e, h, first, count) - example_loss(e, -h, first, count))
                 - (example_loss(e, 2 * h, first, count) - example_loss(e, -2 * h, first, count)))
                / (12 * h);

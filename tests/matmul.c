@@ -11,12 +11,13 @@ typedef struct shape {
   size_t m, n, k;
 } shape;
 
-/* around the edges of tiles (4, 6, 8, 12 rows; 4, 8, 16, 32 columns), of strips (48), spans (512)
-   and depths (256), of `thin` (16 rows), and nothing at all */
+/* around the edges of tiles (4, 6, 8, 12 rows; 4, 8, 16, 32 columns), of blocks (48 rows, 1024
+   and 2048 columns, depth 512), of `thin` (16 rows), and nothing at all */
 static const shape shapes[] = {
   { 0, 5, 5 }, { 5, 0, 5 }, { 5, 5, 0 }, { 1, 1, 1 }, { 2, 3, 5 }, { 6, 16, 7 }, { 12, 32, 9 },
   { 13, 33, 8 }, { 16, 40, 70 }, { 17, 31, 33 }, { 47, 15, 1 }, { 48, 64, 256 }, { 49, 65, 257 },
-  { 97, 101, 103 }, { 1, 513, 300 }, { 20, 1025, 19 }, { 101, 7, 530 }, { 16, 1100, 5 }
+  { 97, 101, 103 }, { 1, 513, 300 }, { 20, 1025, 19 }, { 101, 7, 530 }, { 16, 1100, 5 },
+  { 50, 2, 512 }, { 18, 35, 1025 }, { 17, 2051, 3 }
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -65,8 +66,8 @@ static void product(igpt_isa isa, float *c, size_t ldc, const operands *o, shape
   part_math m;
   part_math_open(&m, isa, igpt__matmul_shared(k, s.n, s.k), igpt__matmul_worker(k), workers, order,
                  round);
-  igpt__matmul(&m.math, c, ldc, o->a, o->a_row, o->a_column, o->b, o->b_row, o->b_column, s.m, s.n, s.k,
-               accumulate);
+  igpt__matmul(&m.math, c, ldc, o->a, o->a_row, o->a_column, o->b, o->b_row, o->b_column, s.m,
+               s.n, s.k, accumulate);
   part_math_close(&m);
 }
 
@@ -219,7 +220,8 @@ TEST(sizes)
       CHECK(floats >= last);
       last = floats;
     }
-    CHECK_INT(igpt__matmul_shared(k, 1u << 20, 1u << 20), igpt__matmul_shared(k, 1u << 21, 1u << 21));
+    CHECK_INT(igpt__matmul_shared(k, 1u << 20, 1u << 20),
+              igpt__matmul_shared(k, 1u << 21, 1u << 21));
   }
 }
 

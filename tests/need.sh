@@ -1,13 +1,16 @@
 #!/bin/sh
 # tests/need.sh [check]: the one thing that the tool needs beside cc and make, the stb headers.
 #
-# With `check`: status 0 if the compiler finds them. Without: installs Debian's libstb-dev where they
-# are missing, as root or through sudo without a password; where that cannot be, says what to do.
+# With `check`: status 0 if the compiler finds them. Without: installs Debian's libstb-dev where
+# they are missing, as root or through sudo without a password; where that cannot be, says what to
+# do.
 cc=${CC:-cc}
 
 have_stb() {
-  printf '#if __has_include(<stb/stb_image.h>) || __has_include("stb_image.h")\nint yes;\n#else\n#error\n#endif\n' |
-    $cc -E -x c - >/dev/null 2>&1
+  for header in stb/stb_image.h stb_image.h; do
+    echo "#include <$header>" | $cc -E -x c - >/dev/null 2>&1 && return 0
+  done
+  return 1
 }
 
 have_stb && exit 0
@@ -29,6 +32,6 @@ elif command -v apt-get >/dev/null 2>&1; then
 else
   why="this system has no apt-get"
 fi
-echo "stb_image.h is missing, and $why: install it (Debian, Ubuntu: apt-get install libstb-dev)," \
-     "or point CPATH to a folder that holds stb_image.h, stb_image_write.h and stb_image_resize2.h" >&2
+echo "stb_image.h is missing, and $why: apt-get install libstb-dev, or let CPATH name a folder with" \
+     "stb_image.h, stb_image_write.h and stb_image_resize2.h" >&2
 exit 1

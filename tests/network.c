@@ -1,7 +1,7 @@
 /* network.c: what has to hold for every network, whatever its numbers are.
 
    The first loss, who may see whom, cached decoding, drawing, learning, bits that do not depend on
-   workers or batches, memory, defaults, sizes, and every way of asking for something wrong.        */
+   workers or batches, memory, defaults, sizes, and every way of asking for something wrong.      */
 
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
@@ -11,9 +11,10 @@
 #define HEADER "igpt.h"                      /* whose comments are compared with the defaults */
 #endif
 
-/* ---- small models and pictures ---------------------------------------------------------------- */
+/* ---- small models and pictures --------------------------------------------------------------- */
 
-static igpt_config config_of(int layers, int heads, int width, int rows, int columns, int vocabulary)
+static igpt_config config_of(int layers, int heads, int width, int rows, int columns,
+                             int vocabulary)
 {
   igpt_config config;
   memset(&config, 0, sizeof config);
@@ -91,7 +92,10 @@ static igpt_batch batch_of(const uint16_t *tokens, size_t count)
   return batch;
 }
 
-static int same_bits(const void *a, const void *b, size_t bytes) { return memcmp(a, b, bytes) == 0; }
+static int same_bits(const void *a, const void *b, size_t bytes)
+{
+  return memcmp(a, b, bytes) == 0;
+}
 
 static int all_bytes(const void *block, int value, size_t bytes)
 {
@@ -147,9 +151,9 @@ static void says(int line, const char *word)
   printf("%s:%d: \"%s\" does not say \"%s\"\n", __FILE__, line, said, word);
 }
 
-/* ---- the beginning ----------------------------------------------------------------------------- */
+/* ---- the beginning --------------------------------------------------------------------------- */
 
-/* The output matrix starts at zero: every first loss is ln V, and only that matrix has a gradient. */
+/* The output matrix starts at zero: the first loss is ln V, and only that matrix has a gradient. */
 TEST(first_loss)
 {
   int mode;
@@ -237,7 +241,7 @@ TEST(initial_weights)
   igpt_model_destroy(model);
 }
 
-/* ---- who sees whom ------------------------------------------------------------------------------ */
+/* ---- who sees whom --------------------------------------------------------------------------- */
 
 TEST(causality)
 {
@@ -296,7 +300,7 @@ TEST(hidden_pixels)
     CHECK_INT(igpt_features(session, features_after, &batch, layers, 3), IGPT_OK);
     CHECK(same_bits(before, after, sizeof before) == mask[j]);
     CHECK(same_bits(features, features_after, sizeof features) == mask[j]);
-    if (!mask[j])                                                 /* everyone sees it, also before */
+    if (!mask[j])                                       /* everyone sees it, also those before */
       for (i = 0; i < T; i++) CHECK(!same_bits(before + i * V, after + i * V, V * 4));
     tokens[j] = was;
   }
@@ -312,7 +316,7 @@ TEST(hidden_pixels)
   igpt_model_destroy(model);
 }
 
-/* ---- decoding ----------------------------------------------------------------------------------- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 static void check_decoding(const igpt_config *config, igpt_isa isa, int train, int batch)
 {
@@ -370,7 +374,7 @@ TEST(cached_is_full)
       check_decoding(&small, (igpt_isa)isa, 0, 3);
       check_decoding(&small, (igpt_isa)isa, 1, 3);        /* keys lie among the activations there */
       check_decoding(&large, (igpt_isa)isa, 0, 2);
-      check_decoding(&large, (igpt_isa)isa, 1, 18);       /* more rows than the thin product takes */
+      check_decoding(&large, (igpt_isa)isa, 1, 18);     /* more rows than a thin product takes */
     }
 }
 
@@ -394,7 +398,7 @@ TEST(decoding_ends)
     if (call == 2) CHECK_INT(igpt_features(session, full, &batch, layers, 1), IGPT_OK);
     if (call == 3) CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
     result = igpt_decode(session, step, column);
-    if (result == IGPT_OK) {                              /* or else it is right as if undisturbed */
+    if (result == IGPT_OK) {                            /* or else it is right, as if undisturbed */
       uint16_t two[32];
       memcpy(two, tokens, sizeof two);
       two[0] = column[0];
@@ -412,7 +416,7 @@ TEST(decoding_ends)
   igpt_model_destroy(model);
 }
 
-/* ---- sampling ----------------------------------------------------------------------------------- */
+/* ---- sampling -------------------------------------------------------------------------------- */
 
 TEST(sampling)
 {
@@ -493,7 +497,7 @@ TEST(sampling)
   igpt_model_destroy(model);
 }
 
-/* What is sampled is what the model says: the frequency of first pixels is the softmax of logits[0]. */
+/* What is sampled is what the model says: first pixels are as frequent as softmax(logits[0]). */
 TEST(sampling_frequencies)
 {
   enum { V = 5, N = 6000 };
@@ -520,7 +524,8 @@ TEST(sampling_frequencies)
   igpt_model_destroy(model);
 }
 
-static void draw_many(double *part, const float *logits, int vocabulary, const igpt_sample_desc *desc)
+static void draw_many(double *part, const float *logits, int vocabulary,
+                      const igpt_sample_desc *desc)
 {
   enum { N = 20000 };
   igpt_rng rng = igpt_rng_seed(8, 0);
@@ -695,16 +700,16 @@ TEST(filling)
       if (mask[n * T + i]) CHECK_INT(b[n * T + i], best);
     }
   }
-  desc.rounds = T;                            /* more rounds than one: at most one pixel a round ... */
+  desc.rounds = T;                            /* many rounds: later ones look at earlier ones */
   CHECK_INT(igpt_fill(three, a, mask, N, &desc), IGPT_OK);
-  CHECK(!same_bits(a, b, sizeof a));          /* ... later ones look at the earlier ones */
+  CHECK(!same_bits(a, b, sizeof a));
   igpt_session_destroy(three);
   igpt_session_destroy(one);
   igpt_model_destroy(model);
   free(tokens);
 }
 
-/* ---- learning ----------------------------------------------------------------------------------- */
+/* ---- learning -------------------------------------------------------------------------------- */
 
 /* Eight pictures by heart: all that an AR model cannot know is which of the eight comes, ln 8 nats
    shared by 16 pixels, 0.13. A BERT model with the class head learns labels too. */
@@ -761,7 +766,7 @@ TEST(learning)
   }
 }
 
-/* ---- the same bits ------------------------------------------------------------------------------ */
+/* ---- the same bits --------------------------------------------------------------------------- */
 
 typedef struct order {
   int kind, workers;                          /* 0: as they come, 1: backwards, 2: shuffled */
@@ -1001,7 +1006,7 @@ TEST(not_finite)
   igpt_model_destroy(model);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 typedef struct meter {
   size_t calls, frees, live, last;
@@ -1150,7 +1155,8 @@ TEST(own_memory)
     CHECK(same_bits(weights_of(model), weights_of(reference), igpt_model_parameters(model) * 4));
     sd.memory = b + skew;
     sd.memory_bytes = session_bytes - 1;
-    CHECK_FAILS(igpt_session_create(&session, model, &sd), IGPT_OUT_OF_MEMORY, "memory_bytes", NULL);
+    CHECK_FAILS(igpt_session_create(&session, model, &sd), IGPT_OUT_OF_MEMORY, "memory_bytes",
+                NULL);
     CHECK(session == NULL);
     sd.memory_bytes = session_bytes;
     CHECK_INT(igpt_session_create(&session, model, &sd), IGPT_OK);
@@ -1248,10 +1254,10 @@ TEST(out_of_memory)
   CHECK(model == NULL);
 }
 
-/* ---- defaults ----------------------------------------------------------------------------------- */
+/* ---- defaults -------------------------------------------------------------------------------- */
 
-/* The number after "0: " in the comment of a field of a public struct: `code` is the line without its
-   spaces, up to the semicolon. */
+/* The number after "0: " in the comment of a field of a public struct: `code` is the line without
+   its spaces, up to the semicolon. */
 static double documented(const char *text, const char *structure, const char *code)
 {
   char open[80];
@@ -1364,7 +1370,7 @@ TEST(defaults)
   free(tokens);
 }
 
-/* ---- sizes -------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static igpt_plan plan_of(const igpt_config *config, int batch, int train)
 {
@@ -1413,7 +1419,8 @@ TEST(plan)
     config.objective = IGPT_BERT;             /* no start vector */
     CHECK_INT(plan_of(&config, 1, 0).parameters, items[i].parameters - (uint64_t)items[i].width);
     config.classes = 10;
-    CHECK_INT(plan_of(&config, 1, 0).parameters, items[i].parameters + 9 * (uint64_t)items[i].width);
+    CHECK_INT(plan_of(&config, 1, 0).parameters,
+              items[i].parameters + 9 * (uint64_t)items[i].width);
   }
   for (train = 0; train < 2; train++) {       /* the plan is what happens */
     igpt_config config = config_of(3, 4, 64, 8, 8, 50);
@@ -1465,7 +1472,7 @@ TEST(plan)
   }
 }
 
-/* ---- asking for what cannot be ------------------------------------------------------------------- */
+/* ---- asking for what cannot be --------------------------------------------------------------- */
 
 TEST(bad_configurations)
 {
@@ -1546,6 +1553,8 @@ TEST(bad_calls)
   igpt_batch batch = batch_of(tokens, 2), bad;
   igpt_sample_desc sample;
   igpt_adam_desc adam;
+  igpt_loss_desc loss;
+  igpt_losses losses;
   igpt_tensor tensor;
   double norm;
   int layer = 0;
@@ -1602,6 +1611,11 @@ TEST(bad_calls)
   CHECK_INT(igpt_backward(s, NULL, &bad, NULL), IGPT_OK);
   CHECK_INT(igpt_gradients_zero(s), IGPT_OK);
   CHECK_FAILS(igpt_backward(bare, NULL, &bad, NULL), IGPT_BAD_ARGUMENT, "class", NULL);
+  memset(&loss, 0, sizeof loss);
+  loss.generative = 1;                        /* labels that nobody asks for are not looked at */
+  CHECK_INT(igpt_backward(bare, &losses, &bad, &loss), IGPT_OK);
+  CHECK(losses.classification == 0 && losses.correct == 0);
+  CHECK(losses.total == losses.generative);
 
   /* null pointers */
   CHECK_INT(igpt_forward(NULL, out, &batch), IGPT_BAD_ARGUMENT);
@@ -1718,7 +1732,7 @@ TEST(bad_calls)
   free(tokens);
 }
 
-/* ---- patience ----------------------------------------------------------------------------------- */
+/* ---- patience -------------------------------------------------------------------------------- */
 
 typedef struct patience {
   int asked, enough;

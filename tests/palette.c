@@ -523,8 +523,8 @@ TEST(tolerance)
 }
 
 /* Centres that no colour is nearest to. Good seeds leave none, so bad ones are set by hand: two at
-   one place, and three in a corner far from all colours. Each takes the colour with the largest part
-   of the error, in the end all are used, and the error has only fallen. */
+   one place, and three in a corner far from all colours. Each takes the colour with the largest
+   part of the error, in the end all are used, and the error has only fallen. */
 TEST(repaired)
 {
   enum { N = 2000, K = 9 };

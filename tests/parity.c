@@ -1,10 +1,10 @@
 /* parity.c: the library against tests/fixtures/make.py, an independent PyTorch program in float64.
 
-   Logits, class logits, nats, losses, pooled features, an attention map, ALL gradients, and ten AdamW
-   steps in three settings; AR, BERT and the joint loss; every instruction set of this machine, one and
-   three workers, and micro-batches of one picture and of all. Every array has to agree in two ways:
-   the length of the difference relative to the length of the array, and the largest difference
-   relative to the largest element; both within 1e-5 in float32.                                    */
+   Logits, class logits, nats, losses, pooled features, an attention map, ALL gradients, and ten
+   AdamW steps in three settings; AR, BERT and the joint loss; every instruction set of this
+   machine, one and three workers, and micro-batches of one picture and of all. Every array has to
+   agree in two ways: the length of the difference relative to the length of the array, and the
+   largest difference relative to the largest element; both within 1e-5 in float32.               */
 
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
@@ -13,7 +13,7 @@
 #define TOLERANCE 1e-5
 #define STEPS 10
 
-/* ---- fixtures ------------------------------------------------------------------------------- */
+/* ---- fixtures -------------------------------------------------------------------------------- */
 
 typedef struct record {
   char name[32];
@@ -85,7 +85,7 @@ static const void *fixture_data(const fixture *f, const char *name, int index)
   return r ? (const void *)r->data : NULL;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------ */
+/* ---- comparing ------------------------------------------------------------------------------- */
 
 static double worst;                       /* of the running test */
 static char worst_what[100], context[100];
@@ -190,7 +190,7 @@ static igpt_model *fixture_model(const fixture *f, const igpt_config *config)
   return model;
 }
 
-/* ---- a runner without threads: indices backwards, workers in turn ------------------------------ */
+/* ---- a runner without threads: indices backwards, workers in turn ---------------------------- */
 
 static void run_backwards(void *user, igpt_task *task, void *arg, size_t count)
 {
@@ -221,7 +221,7 @@ static igpt_session *session_for(const igpt_model *model, const setting *how)
   return session;
 }
 
-/* ---- what a case is compared in --------------------------------------------------------------- */
+/* ---- what a case is compared in -------------------------------------------------------------- */
 
 static float *floats(size_t count)
 {
@@ -272,7 +272,8 @@ static void check_forward(const fixture *f, const igpt_config *config, igpt_sess
     same("features", "of one depth", features, expected, N * C, 1, tolerance);
   }
   CHECK_INT(igpt_attention_map(session, map, batch, map_at[0], map_at[1]), IGPT_OK);
-  same("attention map", "", map, (const float *)fixture_data(f, "map", -1), N * T * T, 1, tolerance);
+  same("attention map", "", map, (const float *)fixture_data(f, "map", -1), N * T * T, 1,
+       tolerance);
 
   free(layers);
   free(expected);
@@ -330,10 +331,10 @@ static igpt_batch step_batch(const fixture *f, const igpt_config *config, size_t
   return batch;
 }
 
-/* Setting 0 is plain Adam, 1 has decay and clipping, 2 also a large epsilon. The weights have to agree
-   within the tolerance. In setting 2 the way that they went has to agree too, but for the roundings
-   of ten sums to the weight's last bit; with the usual epsilon a step is about the sign of the
-   gradient, and where a gradient is nearly zero no two computations agree on that. */
+/* Setting 0 is plain Adam, 1 has decay and clipping, 2 also a large epsilon. The weights have to
+   agree within the tolerance. In setting 2 the way that they went has to agree too, but for the
+   roundings of ten sums to the weight's last bit; with the usual epsilon a step is about the sign
+   of the gradient, and where a gradient is nearly zero no two computations agree on that. */
 static void check_steps(const fixture *f, const igpt_config *config, const setting *how, int x)
 {
   const double *adam = (const double *)fixture_data(f, "adam", x);

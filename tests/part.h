@@ -33,7 +33,8 @@ static void *part_new(size_t bytes)
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   size_t body = (bytes + canaries + sizeof head + page - 1) / page * page;
   head.bytes = body + page;
-  head.base = (char *)mmap(NULL, head.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  head.base = (char *)mmap(NULL, head.bytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (head.base == (char *)MAP_FAILED || mprotect(head.base + body, page, PROT_NONE)) exit(2);
   head.front = body - bytes;
 #else

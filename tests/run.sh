@@ -1,16 +1,16 @@
 #!/bin/sh
 # tests/run.sh: runs programs, counts their tests, and adds up.
 #
-#   run.sh one RESULT COMMAND...       runs it, writes RESULT.log and RESULT.sum, prints one line, and
-#                                      the program's output if it failed (V=1: always)
+#   run.sh one RESULT COMMAND...       runs it, writes RESULT.log and RESULT.sum, prints one line,
+#                                      and the program's output if it failed (V=1: always)
 #   run.sh skip RESULT REASON          counts as one skipped test
 #   run.sh sum FOLDER NAME...          adds the .sum files up: the closing line, and the exit status
 #
 # A program's last line is "N passed, N failed[, N skipped]". One that ends without it, or crashes
-# after it, or that was never built, counts as one failure; one whose last line is "skipped WHAT: WHY"
-# as skipped.
+# after it, or that was never built, counts as one failure; one whose last line is "skipped WHAT:
+# WHY" as skipped.
 
-closing='^[0-9][0-9]* passed, [0-9][0-9]* failed\(, [0-9][0-9]* skipped\)\{0,1\}$'
+closing='^\([a-z_.]*: \)\{0,1\}[0-9][0-9]* passed, [0-9][0-9]* failed\(, [0-9][0-9]* skipped\)\{0,1\}$'
 
 one() {
   result=$1 name=${1##*/}; shift

@@ -2,8 +2,8 @@
 
    The pool keeps the runner's contract: every index once, a worker number in range and never in use
    twice at a time, all done before `run` returns. Run it under -fsanitize=thread now and then: the
-   counters below are plain integers on purpose, so that any call that overlaps another one with the
-   same index or the same worker is a data race that the sanitizer sees.                           */
+   counters below are plain integers on purpose, so that any call that overlaps another one with
+   the same index or the same worker is a data race that the sanitizer sees.                      */
 
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
@@ -115,7 +115,7 @@ TEST(ten_thousand_tiny_runs)
   }
 }
 
-/* A slow first task holds back nothing but itself: with two workers the other one takes the rest. */
+/* A slow first task holds back nothing but itself: the other one of two workers takes the rest. */
 typedef struct slow_job {
   igpt__shared others;            /* tasks done besides the first */
   size_t count;

@@ -6,13 +6,13 @@
 
 What a PyTorch user would write: F.scaled_dot_product_attention, F.rms_norm, fused AdamW where it is
 available, float32 (or bfloat16 autocast with --bf16, torch.compile with --compile). A step is
-forward, loss, backward, clipping-free AdamW, on one batch of random pictures of 32 x 32 tokens out of
-512 colours. Every model runs in a process of its own, so that its peak memory is its own.
+forward, loss, backward, AdamW without clipping, on one batch of random pictures of 32 x 32 tokens
+out of 512 colours. Every model runs in a process of its own, so that its peak memory is its own.
 
-Before anything is timed the result is checked: the first loss has to be ln 512, as the output matrix
-starts at zero, and training on the one batch has to lower it. Printed are the median of the steps'
-times, the fastest and the slowest, tokens a second of the median, and the largest resident size of
-the process, with the size before the model was made beside it.
+Before anything is timed the result is checked: the first loss has to be ln 512, as the output
+matrix starts at zero, and training on the one batch has to lower it. Printed are the median of the
+steps' times, the fastest and the slowest, tokens a second of the median, and the largest resident
+size of the process, with the size before the model was made beside it.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 /* calls.h: calls something of every part of the library, so that compiling it compiles, links and
-   runs what a user would. Included after igpt.h, in C and in C++. Returns 0, or the line that failed. */
+   runs what a user would. Included after igpt.h, in C and in C++. calls() returns 0, or the number
+   of the line that does not hold. */
 
 #ifndef CALLS_H
 #define CALLS_H

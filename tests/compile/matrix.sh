@@ -1,9 +1,10 @@
 #!/bin/sh
-# tests/compile/matrix.sh [quick|all] [FOLDER]: the header under compilers, dialects, levels and every
-# build macro alone. Each program includes AND calls the library, is built without a warning, and run.
+# tests/compile/matrix.sh [quick|all] [FOLDER]: the header under compilers, dialects, levels and
+# every build macro alone. Each program includes AND calls the library, is built without a warning,
+# and run.
 #
-# quick: the default C and C++ compilers, the macros at -O0 (a part of make test). all: gcc and clang,
-# C99 to C17, C++11 to C++20, -O0 to -O3. A compiler that is not there is skipped.
+# quick: the default C and C++ compilers, the macros at -O0 (a part of make test). all: gcc and
+# clang, C99 to C17, C++11 to C++20, -O0 to -O3. A compiler that is not there is skipped.
 set -u
 part=${1:-quick}
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -43,6 +44,7 @@ refuses() {
 
 # ---- dialects ------------------------------------------------------------------------------------
 
+link="-lm -pthread"
 C=$here/c99.c CXX=$here/cxx11.cc
 default=${CC:-cc}
 case $default in *clang*) default_cxx=clang++ ;; *) default_cxx=c++ ;; esac
@@ -51,7 +53,7 @@ dialects() {   # COMPILER SOURCE WARNINGS LEVELS STANDARDS
   command -v "$1" >/dev/null 2>&1 || { skip "$1" "not installed"; return; }
   for standard in $5; do
     for level in $4; do
-      builds "$1 -std=$standard $level" $1 -std=$standard $level $3 -I"$root" -I"$here" "$2" -lm -pthread
+      builds "$1 -std=$standard $level" $1 -std=$standard $level $3 -I"$root" -I"$here" "$2" $link
     done
   done
 }
@@ -75,15 +77,15 @@ for cc in $compilers; do
   base="$cc -std=c99 -O0 $c -I$root -I$here"
 
   # ---- every build macro alone -------------------------------------------------------------------
-  for macro in IGPT_STATIC IGPT_NO_STDIO IGPT_NO_THREADS IGPT_NO_SIMD IGPT_NO_AVX512 IGPT_NO_TRAIN; do
-    builds "$cc $macro" $base -D$macro "$C" -lm -pthread
+  for macro in STATIC NO_STDIO NO_THREADS NO_SIMD NO_AVX512 NO_TRAIN; do
+    builds "$cc IGPT_$macro" $base -DIGPT_$macro "$C" $link
   done
-  builds "$cc all that IGPT_NO_ can leave out" $base -DIGPT_NO_STDIO -DIGPT_NO_THREADS -DIGPT_NO_SIMD \
-    -DIGPT_NO_TRAIN "$C" -lm
-  builds "$cc IGPTDEF" $base "-DIGPTDEF=extern __attribute__((visibility(\"hidden\")))" "$C" -lm -pthread
-  builds "$cc IGPT_ASSERT" $base -DASSERTED "-DIGPT_ASSERT(c)=asserted((c) != 0)" "$C" -lm -pthread
+  builds "$cc all that IGPT_NO_ can leave out" $base -DIGPT_NO_STDIO -DIGPT_NO_THREADS \
+    -DIGPT_NO_SIMD -DIGPT_NO_TRAIN "$C" -lm
+  builds "$cc IGPTDEF" $base "-DIGPTDEF=extern __attribute__((visibility(\"hidden\")))" "$C" $link
+  builds "$cc IGPT_ASSERT" $base -DASSERTED "-DIGPT_ASSERT(c)=asserted((c) != 0)" "$C" $link
   builds "$cc IGPT_MALLOC and IGPT_FREE" $base -DCOUNTED "-DIGPT_MALLOC(n)=counted_malloc(n)" \
-    "-DIGPT_FREE(p)=counted_free(p)" "$C" -lm -pthread
+    "-DIGPT_FREE(p)=counted_free(p)" "$C" $link
   refuses "$cc IGPT_MALLOC without IGPT_FREE" "both IGPT_MALLOC and IGPT_FREE" $base \
     "-DIGPT_MALLOC(n)=malloc(n)" -fsyntax-only "$C"
   refuses "$cc -ffast-math is refused" "fast-math" $base -ffast-math -fsyntax-only "$C"
@@ -94,17 +96,17 @@ for cc in $compilers; do
   mkdir -p renamed plain/inside
   cp "$root/igpt.h" renamed/my_igpt.h
   builds "$cc a renamed header, IGPT__SELF" $base -Irenamed '-DHEADER="my_igpt.h"' \
-    '-DIGPT__SELF="my_igpt.h"' "$C" -lm -pthread
+    '-DIGPT__SELF="my_igpt.h"' "$C" $link
   cp "$root/igpt.h" "$C" "$here/calls.h" plain/
   cp "$C" "$here/calls.h" plain/inside/
   builds_in plain "$cc the plain line: cc -O2 app.c -lm" $cc -O2 c99.c -lm
   builds_in plain/inside "$cc from another folder, without -I" $cc -O0 '-DHEADER="../igpt.h"' \
     c99.c -lm
 
-  # ---- two files, awkward orders ------------------------------------------------------------------
-  builds "$cc two units" $base "$here/two_units_a.c" "$here/two_units_b.c" -lm -pthread
+  # ---- two files, awkward orders -----------------------------------------------------------------
+  builds "$cc two units" $base "$here/two_units_a.c" "$here/two_units_b.c" $link
   builds "$cc two units, each with its own" $base -DIGPT_STATIC -DIGPT_IMPLEMENTATION= \
-    "$here/two_units_a.c" "$here/two_units_b.c" -lm -pthread
+    "$here/two_units_a.c" "$here/two_units_b.c" $link
 done
 
 if [ "$part" = all ]; then
