@@ -38,10 +38,10 @@ all: $(if $(STB),$(B)/igpt,no-stb) $(EXAMPLES:%=$(B)/%)
 no-stb:
 	@echo "build/igpt needs stb_image.h: apt-get install libstb-dev (make test and make demo do it)"
 
-$(B)/igpt: examples/igpt.c igpt.h $(SHARED)
+$(B)/igpt $(B)/fetch_cifar10: $(B)/%: examples/%.c igpt.h $(SHARED)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  $(CC) $@")
-	$(Q)$(CC) -std=c99 $(CFLAGS) $(WARN) -I. -o $@ examples/igpt.c -lm -pthread
+	$(Q)$(CC) -std=c99 $(CFLAGS) $(WARN) -I. -o $@ $< -lm -pthread
 
 # As the first line of each example says, but for the place of the program and the warnings.
 $(EXAMPLES:%=$(B)/%): $(B)/%: examples/%.c igpt.h
@@ -111,15 +111,21 @@ matrix:
 # ---- the rest ------------------------------------------------------------------------------------
 
 demo:
-	@CC="$(CC)" sh tests/need.sh
-	@$(AGAIN) $(B)/igpt
-	@sh examples/demo.sh $(B)/igpt
+	@start=$$(date +%s) && CC="$(CC)" sh tests/need.sh && $(AGAIN) $(B)/igpt && \
+	  DEMO_START=$$start sh examples/demo.sh $(B)/igpt
 
 bench: $(BENCHES:%=$(B)/bench/%)
 	@for program in $^; do echo "== $$program"; $$program || exit 1; done
 
-bench-peers: $(BENCHES:%=$(B)/bench/%)
-	@sh bench/peers/run.sh
+# The same work by PyTorch and scikit-learn, in one run beside ours.
+bench-peers: $(B)/bench/train $(B)/bench/palette_probe
+	@python3 -c "import torch, sklearn" || \
+	  { echo "bench-peers needs python3 with torch and scikit-learn (pip install)"; exit 1; }
+	@mkdir -p $(B)/peers
+	$(B)/bench/train
+	python3 bench/peers/torch_step.py
+	$(B)/bench/palette_probe --dump $(B)/peers
+	python3 bench/peers/palette_probe.py $(B)/peers
 
 clean:
 	rm -rf $(B)

@@ -1354,7 +1354,8 @@ struct igpt_kernels {
    need to.
 
      V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
-     LOAD STORE           W floats, any alignment     TR               rows that `thin` takes at once
+     LOAD STORE           W floats, any alignment     TR               rows that `thin` takes at
+     once
      LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
      ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
      FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b

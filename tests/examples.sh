@@ -9,14 +9,14 @@ bad() { failed=$((failed + 1)); echo "FAILED  $1"; sed 's/^/        /' "$log" | 
 log=$(mktemp "${TMPDIR:-/tmp}/igpt-examples.XXXXXX") || exit 1
 trap 'rm -f "$log"' EXIT
 
-# shows NAME AWK-PROGRAM: the example succeeds, and the awk program, fed its output, ends with status 0
+# shows NAME AWK-PROGRAM: the example succeeds; the awk program, fed its output, ends with status 0
 shows() {
   name=$1 source=examples/$1.c
   head -n 1 "$source" >"$log"
   wc -l <"$source" >>"$log"
   line="cc -O2 -I. -o $name $source -lm"
   if [ "$(wc -l <"$source")" -le 150 ] &&
-     { [ "$(head -n 1 "$source")" = "/* $line" ] || [ "$(head -n 1 "$source")" = "/* $line -pthread" ]; }
+     head -n 1 "$source" | grep -qxF -e "/* $line" -e "/* $line -pthread"
   then ok "$name: its length and its first line"; else bad "$name: its length or its first line"; fi
   if "$folder/$name" >"$log" 2>&1 && awk "$2" "$log"; then ok "$name: what it shows"
   else bad "$name: what it shows"; fi
@@ -48,7 +48,8 @@ shows 08_own_memory '/fingerprint/ { print_of[$NF]++ } /are needed/ { sentence =
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/igpt-line.XXXXXX") || exit 1
 trap 'rm -rf "$log" "$scratch"' EXIT
 ln -s "$PWD/igpt.h" "$PWD/examples" "$scratch/"
-if (cd "$scratch" && eval "$(sed -n '1s,^/\* ,,p' examples/02_palette.c)" && ./02_palette) >"$log" 2>&1
+if (cd "$scratch" && eval "$(sed -n '1s,^/\* ,,p' examples/02_palette.c)" && ./02_palette) \
+   >"$log" 2>&1
 then ok "a compile line, as it stands"; else bad "a compile line, as it stands"; fi
 
 echo "$passed passed, $failed failed"

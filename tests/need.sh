@@ -32,6 +32,6 @@ elif command -v apt-get >/dev/null 2>&1; then
 else
   why="this system has no apt-get"
 fi
-echo "stb_image.h is missing, and $why: apt-get install libstb-dev, or let CPATH name a folder with" \
-     "stb_image.h, stb_image_write.h and stb_image_resize2.h" >&2
+echo "stb_image.h is missing, and $why: apt-get install libstb-dev, or let CPATH name a folder" \
+     "with stb_image.h, stb_image_write.h and stb_image_resize2.h" >&2
 exit 1

@@ -24,7 +24,7 @@ typedef struct part_head {
   size_t bytes, front;
 } part_head;
 
-static void *part_new(size_t bytes)
+static inline void *part_new(size_t bytes)
 {
   const size_t canaries = 128;
   part_head head;
@@ -49,10 +49,10 @@ static void *part_new(size_t bytes)
   return data;
 }
 
-static float *part_floats(size_t count) { return (float *)part_new(count * sizeof(float)); }
+static inline float *part_floats(size_t count) { return (float *)part_new(count * sizeof(float)); }
 
 /* Checks the canaries and gives the memory back. */
-static void part_free(void *array)
+static inline void part_free(void *array)
 {
   const size_t canaries = 128;
   char *data = (char *)array;
@@ -70,28 +70,28 @@ static void part_free(void *array)
 /* ---- numbers -------------------------------------------------------------------------------- */
 
 /* n numbers uniform in [-size, size), the same for the same stream */
-static void part_fill(float *x, size_t n, float size, uint64_t stream)
+static inline void part_fill(float *x, size_t n, float size, uint64_t stream)
 {
   igpt_rng rng = igpt_rng_seed(2024, stream);
   size_t i;
   for (i = 0; i < n; i++) x[i] = size * (2 * igpt_rng_uniform(&rng) - 1);
 }
 
-static float *part_random(size_t n, float size, uint64_t stream)
+static inline float *part_random(size_t n, float size, uint64_t stream)
 {
   float *x = part_floats(n);
   part_fill(x, n, size, stream);
   return x;
 }
 
-static float *part_copy(const float *x, size_t n)
+static inline float *part_copy(const float *x, size_t n)
 {
   float *y = part_floats(n);
   memcpy(y, x, n * sizeof(float));
   return y;
 }
 
-static int part_same(const void *a, const void *b, size_t floats)
+static inline int part_same(const void *a, const void *b, size_t floats)
 {
   return memcmp(a, b, floats * sizeof(float)) == 0;
 }
@@ -104,7 +104,7 @@ typedef struct part_runner {
   int workers, order;
 } part_runner;
 
-static void part_run(void *user, igpt_task *task, void *arg, size_t count)
+static inline void part_run(void *user, igpt_task *task, void *arg, size_t count)
 {
   const part_runner *r = (const part_runner *)user;
   uint32_t *order = (uint32_t *)malloc(count * sizeof *order);
@@ -129,7 +129,7 @@ typedef struct part_math {
 
 /* Memory of exactly the sizes that the parts ask for, all of it NaN: whatever is read before it is
    written shows. */
-static void part_math_open(part_math *m, igpt_isa isa, size_t shared, size_t worker, int workers,
+static inline void part_math_open(part_math *m, igpt_isa isa, size_t shared, size_t worker, int workers,
                            int order, int round)
 {
   memset(m, 0, sizeof *m);
@@ -147,21 +147,10 @@ static void part_math_open(part_math *m, igpt_isa isa, size_t shared, size_t wor
   memset(m->worker, 0xff, m->math.worker_floats * (size_t)workers * sizeof(float));
 }
 
-static void part_math_close(part_math *m)
+static inline void part_math_close(part_math *m)
 {
   part_free(m->shared);
   part_free(m->worker);
-}
-
-/* Keeps compilers quiet about what a program does not use. */
-static void part_unused(void)
-{
-  (void)part_random;
-  (void)part_copy;
-  (void)part_same;
-  (void)part_math_open;
-  (void)part_math_close;
-  (void)part_unused;
 }
 
 #endif

@@ -10,7 +10,7 @@
 # after it, or that was never built, counts as one failure; one whose last line is "skipped WHAT:
 # WHY" as skipped.
 
-closing='^\([a-z_.]*: \)\{0,1\}[0-9][0-9]* passed, [0-9][0-9]* failed\(, [0-9][0-9]* skipped\)\{0,1\}$'
+closing='^\([a-z]*: \)\{0,1\}[0-9][0-9]* passed, [0-9][0-9]* failed\(, [0-9]* skipped\)\{0,1\}$'
 
 one() {
   result=$1 name=${1##*/}; shift

@@ -1,5 +1,5 @@
-/* The other of two files: it sees declarations alone. (With IGPT_STATIC, which wants a whole library
-   in each file, matrix.sh defines IGPT_IMPLEMENTATION for this one, too.) */
+/* The other of two files: it sees declarations alone. (IGPT_STATIC wants a whole library in each
+   file, and for that matrix.sh defines IGPT_IMPLEMENTATION for this one, too.) */
 
 #include "igpt.h"
 #include "calls.h"
