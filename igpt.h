@@ -5044,6 +5044,7 @@ static void igpt__palette_block(uint16_t *tokens, const uint8_t *rgb, size_t cou
   float points[IGPT__PALETTE_BLOCK * 3];
   uint16_t found[IGPT__PALETTE_BLOCK], slot[IGPT__PALETTE_BLOCK];
   size_t i, used = 0;
+  points[0] = points[1] = points[2] = 0;
   for (i = 0; i < count; i++, rgb += 3) {
     if (i == 0 || rgb[0] != rgb[-3] || rgb[1] != rgb[-2] || rgb[2] != rgb[-1]) {
       points[3 * used] = rgb[0];
@@ -5140,7 +5141,7 @@ igpt_result igpt_palette_error(const igpt_palette *palette, double *mse, double 
 /* ---- distinct colours ----------------------------------------------------------------------- */
 
 /* The map: 2^24 bits in words of 64, and how many bits are set in the words before each. */
-#define IGPT__MAP_WORDS ((size_t)1 << 18)
+enum { IGPT__MAP_WORDS = 1 << 18 };
 
 typedef struct igpt__colour_map {
   uint64_t *bits;                 /* (IGPT__MAP_WORDS) */
@@ -5170,7 +5171,7 @@ static size_t igpt__colour_number(const igpt__colour_map *map, uint32_t code)
 
 /* ---- k-means -------------------------------------------------------------------------------- */
 
-#define IGPT__RUN 128             /* colours in a box */
+enum { IGPT__RUN = 128 };         /* colours in a box */
 #define IGPT__GROUP 16            /* boxes in a task: centres are filtered for all, then for each */
 #define IGPT__SPAN 64             /* tasks between two looks at the watch: 131,072 colours */
 #define IGPT__TRIALS 16           /* most candidates for a seed; 8 are drawn for 512 colours */
@@ -8935,5 +8936,90 @@ void igpt_pool_destroy(igpt_pool *pool)
 }
 
 #endif /* IGPT_NO_THREADS */
+/* ==== 18. the end ============================================================================
+
+   Private macros go no further than this file.                                                   */
+
+#undef IGPT__ALIGN
+#undef IGPT__AVX512
+#undef IGPT__BLOCK_TENSORS
+#undef IGPT__CAT
+#undef IGPT__CAT_
+#undef IGPT__COUNT
+#undef IGPT__GROUP
+#undef IGPT__HEAD_TENSORS
+#undef IGPT__INLINE
+#undef IGPT__KEYS
+#undef IGPT__MAGIC
+#undef IGPT__NEON
+#undef IGPT__NOINLINE
+#undef IGPT__PALETTE_BLOCK
+#undef IGPT__PALETTE_FAR
+#undef IGPT__PALETTE_REACH
+#undef IGPT__POSIX
+#undef IGPT__PREFETCH
+#undef IGPT__PROBE_CLASSES
+#undef IGPT__PROBE_COLUMNS
+#undef IGPT__PROBE_MEMORY
+#undef IGPT__PROBE_ROWS
+#undef IGPT__PROBE_SHEAF
+#undef IGPT__SPAN
+#undef IGPT__SPIN
+#undef IGPT__TARGET
+#undef IGPT__TRIALS
+#undef IGPT__UNROLL
+#undef IGPT__UNUSED
+#undef IGPT__X86
+
 #endif /* IGPT__IMPLEMENTED_REST */
 #undef IGPT__IN_PASS
+
+/* Choose whichever of these two you prefer.
+
+   ------------------------------------------------------------------------------
+   ALTERNATIVE A - MIT License
+
+   Copyright (c) 2026 the igpt.h authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy
+   of this software and associated documentation files (the "Software"), to deal
+   in the Software without restriction, including without limitation the rights
+   to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+   copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all
+   copies or substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+   IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+   FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+   AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+   LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+   SOFTWARE.
+
+   ------------------------------------------------------------------------------
+   ALTERNATIVE B - Public Domain (Unlicense)
+
+   This is free and unencumbered software released into the public domain.
+
+   Anyone is free to copy, modify, publish, use, compile, sell, or distribute
+   this software, either in source code form or as a compiled binary, for any
+   purpose, commercial or non-commercial, and by any means.
+
+   In jurisdictions that recognize copyright laws, the author or authors of this
+   software dedicate any and all copyright interest in the software to the public
+   domain. We make this dedication for the benefit of the public at large and to
+   the detriment of our heirs and successors. We intend this dedication to be an
+   overt act of relinquishment in perpetuity of all present and future rights to
+   this software under copyright law.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+   IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+   FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+   AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN
+   ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION
+   WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   For more information, please refer to <https://unlicense.org/> */

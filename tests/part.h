@@ -129,8 +129,8 @@ typedef struct part_math {
 
 /* Memory of exactly the sizes that the parts ask for, all of it NaN: whatever is read before it is
    written shows. */
-static inline void part_math_open(part_math *m, igpt_isa isa, size_t shared, size_t worker, int workers,
-                           int order, int round)
+static inline void part_math_open(part_math *m, igpt_isa isa, size_t shared, size_t worker,
+                                  int workers, int order, int round)
 {
   memset(m, 0, sizeof *m);
   m->runner.workers = workers;
