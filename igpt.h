@@ -7198,7 +7198,7 @@ static igpt__entry *igpt__find(const igpt__file *file, const char *name)
                                                        : NULL;
 }
 
-/* A number in __metadata__, from least to most; 0 and a sentence in the log otherwise. */
+/* A number in __metadata__ that counts something: 1 or more. */
 static igpt_result igpt__meta_int(const igpt__file *file, int key, int *value)
 {
   const char *text = file->meta[key];
@@ -8675,7 +8675,7 @@ static void igpt__breathe(void)
 #endif
 }
 
-#define IGPT__SPIN 1000           /* looks before sleeping: some ten microseconds */
+#define IGPT__SPIN 1000           /* looks before sleeping: some 25 microseconds */
 
 typedef struct igpt__helper {
   struct igpt_pool *pool;
