@@ -402,11 +402,13 @@ typedef struct igpt_kmeans_report {
   int    iterations;
   int    repaired;                /* empty clusters that were given a new centre */
   size_t distinct;                /* different colours among the pixels */
-  double mse;                     /* mean squared error a channel, in 8-bit steps, of the result */
+  double mse;                     /* mean squared error a channel, in 8-bit steps, before the
+                                     centres are rounded to bytes (igpt_palette_error: after) */
 } igpt_kmeans_report;
 
-/* k-means++ seeding, then Lloyd, on the distinct colours weighted by their counts.
-   rgb: (pixels, 3) bytes. report may be null. desc may be null. */
+/* k-means++ seeding, then Lloyd, on the distinct colours weighted by their counts. Centres come out
+   in the order of their luma, the darkest first. rgb: (pixels, 3) bytes, fewer than 2^32 pixels.
+   report may be null, desc may be null. */
 IGPTDEF igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report,
                                      const uint8_t *rgb, size_t pixels,
                                      const igpt_kmeans_desc *desc);
@@ -491,10 +493,11 @@ IGPTDEF size_t      igpt_model_tensors(const igpt_model *model);
 IGPTDEF igpt_result igpt_model_tensor_at(const igpt_model *model, igpt_tensor *out, size_t index);
 IGPTDEF igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out, const char *name);
 
-/* safetensors (part 16). Reading takes the shape from the file; fields of desc->config that are not
-   zero must agree with it, except `classes`, which may ask for a new, zero class head where the
-   file has none. With config.layers and so on taken from the tensors, files of Hugging Face's
-   ImageGPT load too: give heads, rows and columns, which such a file does not hold. */
+/* safetensors (part 16). The shape comes from the file; fields of desc->config that are not zero
+   must agree with it (IGPT_MISMATCH), except `classes`, which may ask for a new, zero class head
+   where the file has none. Files of Hugging Face's ImageGPT load too; they do not say their heads,
+   so give them, and rows too if the picture is not a square. A tensor that is infinite or NaN
+   somewhere: IGPT_NOT_FINITE; a bias that is not zero: IGPT_MISMATCH. On failure *out is null. */
 IGPTDEF igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
                                     const igpt_model_desc *desc);
 IGPTDEF igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink);
@@ -719,8 +722,9 @@ typedef struct igpt_probe_report {
 
 typedef struct igpt_probe igpt_probe;
 
-/* Multinomial logistic regression. x: (N,D) row-major, labels: (N) in 0..K-1. report may be
-   null. */
+/* Multinomial logistic regression. x: (N,D) row-major, labels: (N) in 0..K-1, each class at least
+   once. Standardised features have intercepts even with no_intercept: those of the means. report
+   may be null. */
 IGPTDEF igpt_result igpt_probe_fit(igpt_probe **out, igpt_probe_report *report, const float *x,
                                    const int32_t *labels, size_t rows, size_t features,
                                    const igpt_probe_desc *desc);
@@ -757,7 +761,7 @@ IGPTDEF igpt_result igpt_npy_read_f32(const igpt_npy *npy, float *to, uint64_t f
                                       const igpt_source *source);
 IGPTDEF igpt_result igpt_npy_read_i64(const igpt_npy *npy, int64_t *to, uint64_t first,
                                       size_t count, const igpt_source *source);
-/* Writes a whole array (type U8, U16, I32 or F32), always little-endian. */
+/* Writes a whole array of any type, always little-endian. */
 IGPTDEF igpt_result igpt_npy_write(const igpt_sink *sink, igpt_npy_type type, const void *data,
                                    int rank, const uint64_t *shape);
 
@@ -768,8 +772,8 @@ IGPTDEF igpt_result igpt_npy_write(const igpt_sink *sink, igpt_npy_type type, co
 IGPTDEF igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *log);
 IGPTDEF void        igpt_file_close(igpt_source *source);
 
-/* Writes `path` as a whole or not at all: `body` writes to a temporary name beside it, which is
-   flushed to disk and renamed. body returns what the call then returns. */
+/* Writes `path` as a whole or not at all: `body` writes to path.tmp, which is flushed to disk and
+   renamed, so a path has one writer at a time. Returns what body returns, or IGPT_WRITE_ERROR. */
 IGPTDEF igpt_result igpt_file_replace(const char *path, const igpt_log *log,
                                       igpt_result (*body)(void *user, const igpt_sink *sink),
                                       void *user);
