@@ -3143,6 +3143,24 @@ static void igpt__specs_make(igpt__specs *specs, const igpt_config *config)
   specs->scalars = igpt__size_add(specs->head_scalars, igpt__size_mul(L, at));
 }
 
+/* Tensor `index` of a model that may not exist yet: its name (at most 48 bytes) and what it is. */
+static const igpt__spec *igpt__slot(const igpt__specs *specs, size_t index, char name[48])
+{
+  const size_t heads = (size_t)specs->head_count;
+  const igpt__spec *spec;
+  size_t used = 0;
+  if (index < heads) {
+    spec = &specs->head[index];
+  } else {
+    spec = &specs->block[(index - heads) % IGPT__BLOCK_COUNT];
+    used = igpt__put_text(name, 48, used, "transformer.h.");
+    used = igpt__put_integer(name, 48, used, (index - heads) / IGPT__BLOCK_COUNT);
+    used = igpt__put_text(name, 48, used, ".");
+  }
+  igpt__put_text(name, 48, used, spec->name);
+  return spec;
+}
+
 /* Points the fields of a set (whose block array exists) into one run of scalars. */
 static void igpt__tensors_place(igpt__tensors *tensors, float *scalars, const igpt_config *config)
 {
@@ -3332,10 +3350,8 @@ igpt_result igpt_model_create(igpt_model **out, const igpt_model_desc *desc)
   if (result) return result;
   model = *out;
   for (index = 0; index < igpt_model_tensors(model); index++) {
-    const size_t heads = (size_t)model->specs.head_count;
-    const igpt__spec *spec = index < heads
-      ? &model->specs.head[index] : &model->specs.block[(index - heads) % IGPT__BLOCK_COUNT];
     igpt_tensor tensor;
+    const igpt__spec *spec = igpt__slot(&model->specs, index, tensor.name);
     igpt_model_tensor_at(model, &tensor, index);
     if (spec->deviation > 0)
       igpt__fill_normal(tensor.data, tensor.count, spec->deviation, desc->seed, index);
@@ -3389,24 +3405,14 @@ static igpt_result igpt__tensor_at(const igpt_model *model, float *scalars, igpt
 {
   const igpt__specs *specs;
   const igpt__spec *spec;
-  const size_t capacity = sizeof out->name;
-  size_t used = 0;
+  size_t heads;
   if (!model || !out || index >= igpt_model_tensors(model)) return IGPT_BAD_ARGUMENT;
   specs = &model->specs;
-  if (index < (size_t)specs->head_count) {
-    spec = &specs->head[index];
-    out->data = scalars + spec->offset;
-  } else {
-    size_t block;
-    index -= (size_t)specs->head_count;
-    block = index / IGPT__BLOCK_COUNT;
-    spec = &specs->block[index % IGPT__BLOCK_COUNT];
-    out->data = scalars + specs->head_scalars + block * specs->block_scalars + spec->offset;
-    used = igpt__put_text(out->name, capacity, used, "transformer.h.");
-    used = igpt__put_integer(out->name, capacity, used, block);
-    used = igpt__put_text(out->name, capacity, used, ".");
-  }
-  igpt__put_text(out->name, capacity, used, spec->name);
+  heads = (size_t)specs->head_count;
+  spec = igpt__slot(specs, index, out->name);
+  out->data = scalars + spec->offset;
+  if (index >= heads)
+    out->data += specs->head_scalars + (index - heads) / IGPT__BLOCK_COUNT * specs->block_scalars;
   out->rank = spec->columns ? 2 : 1;
   out->shape[0] = spec->rows;
   out->shape[1] = spec->columns ? spec->columns : 1;
@@ -7152,24 +7158,6 @@ static igpt_result igpt__file_begin(igpt__file **out, const igpt_source *source,
 }
 
 /* ---- from a header to a model -------------------------------------------------------------- */
-
-/* Tensor `index` of a model that may not exist yet: its name (at most 48 bytes) and what it is. */
-static const igpt__spec *igpt__slot(const igpt__specs *specs, size_t index, char name[48])
-{
-  const size_t heads = (size_t)specs->head_count;
-  const igpt__spec *spec;
-  size_t used = 0;
-  if (index < heads) {
-    spec = &specs->head[index];
-  } else {
-    spec = &specs->block[(index - heads) % IGPT__BLOCK_COUNT];
-    used = igpt__put_text(name, 48, used, "transformer.h.");
-    used = igpt__put_integer(name, 48, used, (index - heads) / IGPT__BLOCK_COUNT);
-    used = igpt__put_text(name, 48, used, ".");
-  }
-  igpt__put_text(name, 48, used, spec->name);
-  return spec;
-}
 
 static size_t igpt__slots(const igpt__specs *specs, const igpt_config *config)
 {
