@@ -448,7 +448,8 @@ typedef struct igpt_config {
 
 /* "S", "M", "L", "XL" of the paper, and "tiny" (4 x 64), "small-cpu" (8 x 128), "medium-cpu"
    (12 x 256). The paper does not say how many heads XL has: 24 of 128 is this library's guess.
-   Any other name: IGPT_BAD_ARGUMENT. Fills layers, heads, width and, for XL, 64 x 64 pictures. */
+   Any other name: IGPT_BAD_ARGUMENT. Sets layers, heads, width and, for XL, 64 x 64 pictures; all
+   other fields stay as they are, so zero the struct before. */
 IGPTDEF igpt_result igpt_config_preset(igpt_config *out, const char *name);
 
 /* Fills the defaults in and checks the rest. The sentence goes to `log` (may be null). */
