@@ -1785,43 +1785,51 @@ TARGET static void K(thin)(float *y, size_t ldy, const float *x, size_t ldx, con
   }
 }
 
-/* Rows lie in memory one after the other: four of them are taken at a time and transposed. Runs of
-   four floats are written even where fewer lanes are left, as long as they stay in the panel: what
-   they spill belongs to the next p, whose turn comes later, since the last lanes come first. */
+/* Rows lie in memory one after the other: four of them are taken at a time and transposed, in
+   pieces of 64 p, so that what is written stays in the first cache until its lines are full. Runs
+   of four floats are written even where fewer lanes are left, as long as they stay in the panel:
+   what they spill belongs to the next p, whose turn comes later, since the last lanes come first.
+   Strides defeat the processor's own prefetching, hence ours. */
 TARGET static void K(pack_rows)(float *to, size_t lanes, const float *from, size_t lane_stride,
                                 size_t have, size_t k, int round)
 {
-  size_t r = (lanes + 3) / 4 * 4, p, i;
-  while (r > 0) {
-    size_t end = lanes - (r -= 4) < 4 ? lanes : r + 4;
-    p = 0;
+  size_t start, r, p, i;
+  for (start = 0; start < k; start += 64) {
+    const size_t stop = k - start < 64 ? k : start + 64;
+    for (r = (lanes + 3) / 4 * 4; r > 0;) {
+      const size_t end = lanes - (r -= 4) < 4 ? lanes : r + 4;
+      p = start;
 #if W > 1
-    if (r < have) {
-      const float *row = from + r * lane_stride;
-      for (; p + W <= k && (p + W - 1) * lanes + r + 4 <= lanes * k; p += W) {
-        V a = LOAD(row + p), b = ZERO(), c = ZERO(), d = ZERO();
-        if (r + 1 < have) b = LOAD(row + lane_stride + p);
-        if (r + 2 < have) c = LOAD(row + 2 * lane_stride + p);
-        if (r + 3 < have) d = LOAD(row + 3 * lane_stride + p);
-        if (round) {
-          a = BF16(a);
-          b = BF16(b);
-          c = BF16(c);
-          d = BF16(d);
+      if (r < have) {
+        const float *row = from + r * lane_stride;
+        for (; p + W <= stop && (p + W - 1) * lanes + r + 4 <= lanes * k; p += W) {
+          V a = LOAD(row + p), b = ZERO(), c = ZERO(), d = ZERO();
+          if (r + 1 < have) b = LOAD(row + lane_stride + p);
+          if (r + 2 < have) c = LOAD(row + 2 * lane_stride + p);
+          if (r + 3 < have) d = LOAD(row + 3 * lane_stride + p);
+          if (round) {
+            a = BF16(a);
+            b = BF16(b);
+            c = BF16(c);
+            d = BF16(d);
+          }
+          QUADS(a, b, c, d);
+          STOREQ(to + p * lanes + r, 4 * lanes, a);
+          STOREQ(to + (p + 1) * lanes + r, 4 * lanes, b);
+          STOREQ(to + (p + 2) * lanes + r, 4 * lanes, c);
+          STOREQ(to + (p + 3) * lanes + r, 4 * lanes, d);
+          if (p + 64 < k)
+            for (i = r; i < r + 4 && i < have; i++)
+              IGPT__PREFETCH(from + i * lane_stride + p + 64);
         }
-        QUADS(a, b, c, d);
-        STOREQ(to + p * lanes + r, 4 * lanes, a);
-        STOREQ(to + (p + 1) * lanes + r, 4 * lanes, b);
-        STOREQ(to + (p + 2) * lanes + r, 4 * lanes, c);
-        STOREQ(to + (p + 3) * lanes + r, 4 * lanes, d);
       }
-    }
 #endif
-    for (; p < k; p++)
-      for (i = r; i < end; i++) {
-        float x = i < have ? from[i * lane_stride + p] : 0.0f;
-        to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
-      }
+      for (; p < stop; p++)
+        for (i = r; i < end; i++) {
+          float x = i < have ? from[i * lane_stride + p] : 0.0f;
+          to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
+        }
+    }
   }
 }
 
@@ -1835,6 +1843,8 @@ TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, s
   for (p = 0; p < k; p++, from += k_stride, to += lanes) {
     const size_t whole = (k - p) * lanes >= wide && count >= wide ? count - wide + 1 : 0;
     float *out = to;
+    if (p + 8 < k)                /* strides beyond what the processor foresees */
+      for (i = 0; i < count; i += 16) IGPT__PREFETCH(from + 8 * k_stride + i);
     for (first = 0; first < whole; first += lanes, out += lanes * k)
       for (i = 0; i < lanes; i += W) {
         V v = LOAD(from + first + i);

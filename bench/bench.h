@@ -8,6 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#if !defined(IGPT_NO_SIMD) && defined(__x86_64__)      /* igpt.h undefines its own name for this */
+#define BENCH_X86 1
+#include <immintrin.h>
+#else
+#define BENCH_X86 0
+#endif
 
 /* Seconds on the wall; or of this process on its processors (all threads together), which other
    programs do not disturb much: for one worker on a shared machine. */
@@ -73,7 +79,7 @@ static void bench_machine(void)
    first cache. */
 typedef float bench_loop(const float *from, size_t rounds);
 
-#if IGPT__X86
+#if BENCH_X86
 #define BENCH_8(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define BENCH_12(X) BENCH_8(X) X(8) X(9) X(10) X(11)
 #define BENCH_24(X) BENCH_12(X) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21)     \
@@ -111,7 +117,7 @@ BENCH_LOOP(bench_avx2_memory, "avx2,fma", __m256, BENCH_12, 12, BENCH_MEMORY)
 #undef FMA
 #undef SPLAT
 #undef STORE
-#if IGPT__AVX512
+#ifndef IGPT_NO_AVX512
 #define ADD(a, b) _mm512_add_ps(a, b)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define SPLAT(x) _mm512_set1_ps(x)
@@ -128,12 +134,12 @@ BENCH_LOOP(bench_avx512_memory, "avx512f", __m512, BENCH_24, 24, BENCH_MEMORY)
 /* The loop of an instruction set and its operations a round; null where this file has none. */
 static bench_loop *bench_floor_loop(igpt_isa isa, int memory, double *operations)
 {
-#if IGPT__X86
+#if BENCH_X86
   if (isa == IGPT_ISA_AVX2) {
     *operations = 2.0 * 64 * 12 * 8;
     return memory ? bench_avx2_memory : bench_avx2_registers;
   }
-#if IGPT__AVX512
+#ifndef IGPT_NO_AVX512
   if (isa == IGPT_ISA_AVX512) {
     *operations = 2.0 * 64 * 24 * 16;
     return memory ? bench_avx512_memory : bench_avx512_registers;
