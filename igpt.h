@@ -1149,12 +1149,12 @@ static int igpt__stopped(const igpt_watch *watch, double done)
 
 static int igpt__finite(double x) { return x - x == 0; }
 
-static float igpt__round_bf16(float x)     /* to nearest even; NaN stays NaN */
+static float igpt__round_bf16(float x)     /* to nearest even; a NaN stays what it is */
 {
   uint32_t bits;
+  if (x != x) return x;
   memcpy(&bits, &x, sizeof bits);
-  if (x == x) bits += 0x7fffu + (bits >> 16 & 1u);
-  bits &= 0xffff0000u;
+  bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
   memcpy(&x, &bits, sizeof bits);
   return x;
 }
@@ -1359,8 +1359,7 @@ struct igpt_kernels {
    need to.
 
      V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
-     LOAD STORE           W floats, any alignment     TR               rows that `thin` takes at
-     once
+     LOAD STORE           W floats, any alignment     TR               rows `thin` takes at once
      LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
      ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
      FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b

@@ -797,7 +797,6 @@ TEST(bad_input)
 
 int main(void)
 {
-  part_unused();
   RUN(encode_is_the_nearest);
   RUN(encode_ties);
   RUN(encode_runs);

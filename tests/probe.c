@@ -599,7 +599,6 @@ TEST(iteration_limit)
 
 int main(void)
 {
-  part_unused();
   RUN(equals_scikit_learn);
   RUN(defaults);
   RUN(gradient);
