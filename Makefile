@@ -103,7 +103,7 @@ sanitize:
 tsan:
 	@$(MAKE) --no-print-directory ctest B=build/tsan TESTS="$(WITH_THREADS)" \
 	  CFLAGS="-O1 -g -fsanitize=thread"
-WITH_THREADS = threads
+WITH_THREADS = threads network
 
 matrix:
 	@CC="$(CC)" sh tests/compile/matrix.sh all $(B)/compile
