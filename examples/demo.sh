@@ -69,7 +69,8 @@ eval_seconds=$(($(date +%s) - before + 1))
 
 # a probe looks at three splits and then fits: three quarters of the time that is left will do
 count=$(awk -v left="$(left)" -v s="$eval_seconds" \
-  'BEGIN { n = int(0.75 * left * 500 / s / 3); n = n < 200 ? 200 : n; print (n > 5000 ? 5000 : n) }')
+  'BEGIN { n = int(0.75 * left * 500 / s / 3)
+           print (n < 200 ? 200 : n > 5000 ? 5000 : n) }')
 say "probing every depth on $count pictures of each split"
 run probe --model "$out/model.safetensors" --count "$count" --layer all --json >"$out/probe.json"
 
