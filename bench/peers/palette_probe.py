@@ -1,6 +1,6 @@
 """scikit-learn on the data of bench/palette_probe.c, in the same quantities.
 
-    mkdir /tmp/pp && ./palette_probe --dump /tmp/pp && python3 bench/peers/palette_probe.py /tmp/pp
+    mkdir -p build/pp && build/bench/palette_probe --dump build/pp && python3 bench/peers/palette_probe.py build/pp
 
 KMeans: Lloyd, k-means++ seeds, one run, 10 rounds. LogisticRegression: L-BFGS, C = 1, to a tolerance
 that gives at least as small a gradient as the probe's. Threads: OMP_NUM_THREADS.
