@@ -1,5 +1,6 @@
 /* part.h: what the tests of single parts share: arrays with an inaccessible page behind them,
-   runners that call tasks in unkind orders, and numbers to compute with. Include after igpt.h.   */
+   runners that call tasks in unkind orders, numbers to compute with, a log and a counting
+   allocator. Include after igpt.h.                                                               */
 
 #ifndef PART_H
 #define PART_H
@@ -151,6 +152,58 @@ static inline void part_math_close(part_math *m)
 {
   part_free(m->shared);
   part_free(m->worker);
+}
+
+/* ---- what the library tells and takes -------------------------------------------------------- */
+
+/* The last sentence of the log. */
+typedef struct heard {
+  igpt_result result;
+  int lines;
+  char text[400];
+} heard;
+
+static inline void hear(void *user, igpt_result result, const char *sentence)
+{
+  heard *h = (heard *)user;
+  h->result = result;
+  h->lines++;
+  strncpy(h->text, sentence, sizeof h->text - 1);
+}
+
+/* An allocator that counts, and that fails at call number `fail_at`. */
+typedef struct purse {
+  int calls, fail_at;
+  size_t held;
+} purse;
+
+static inline void *purse_alloc(void *user, size_t bytes)
+{
+  purse *p = (purse *)user;
+  void *block;
+  if (p->calls++ == p->fail_at) return NULL;
+  block = malloc(bytes);
+  if (!block) return NULL;
+  memset(block, 0xff, bytes);               /* NaN: what is read before it is written shows */
+  p->held += bytes;
+  return block;
+}
+
+static inline void purse_free(void *user, void *block, size_t bytes)
+{
+  ((purse *)user)->held -= bytes;
+  free(block);
+}
+
+static inline igpt_allocator purse_allocator(purse *p)
+{
+  igpt_allocator a;
+  memset(p, 0, sizeof *p);
+  p->fail_at = -1;
+  a.alloc = purse_alloc;
+  a.free = purse_free;
+  a.user = p;
+  return a;
 }
 
 #endif

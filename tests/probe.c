@@ -9,56 +9,6 @@
 
 /* ---- helpers -------------------------------------------------------------------------------- */
 
-/* The last sentence of the log. */
-typedef struct heard {
-  igpt_result result;
-  int lines;
-  char text[400];
-} heard;
-
-static void hear(void *user, igpt_result result, const char *sentence)
-{
-  heard *h = (heard *)user;
-  h->result = result;
-  h->lines++;
-  strncpy(h->text, sentence, sizeof h->text - 1);
-}
-
-/* An allocator that counts, and that fails at call number `fail_at`. */
-typedef struct purse {
-  int calls, fail_at;
-  size_t held;
-} purse;
-
-static void *purse_alloc(void *user, size_t bytes)
-{
-  purse *p = (purse *)user;
-  void *block;
-  if (p->calls++ == p->fail_at) return NULL;
-  block = malloc(bytes);
-  if (!block) return NULL;
-  memset(block, 0xff, bytes);               /* NaN: what is read before it is written shows */
-  p->held += bytes;
-  return block;
-}
-
-static void purse_free(void *user, void *block, size_t bytes)
-{
-  ((purse *)user)->held -= bytes;
-  free(block);
-}
-
-static igpt_allocator purse_allocator(purse *p)
-{
-  igpt_allocator a;
-  memset(p, 0, sizeof *p);
-  p->fail_at = -1;
-  a.alloc = purse_alloc;
-  a.free = purse_free;
-  a.user = p;
-  return a;
-}
-
 /* A watch that stops at call number `stop_at`, and checks that progress never goes back. */
 typedef struct patience {
   int calls, stop_at, wrong;
