@@ -2446,13 +2446,12 @@ igpt_result igpt_selftest(igpt_isa isa)
    numbers for m n k multiply-adds: a few in a hundred. Goto, van de Geijn: "Anatomy of
    high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 
-   The block sizes are constants and the sum over k has one order, so that no bit depends on the
-   workers.                                                                                       */
+   The sum over k has one order, however C is cut, so that no bit depends on the workers.         */
 
 enum {
   IGPT__BLOCK_DEPTH   = 512,      /* of k: a strip of A and a panel of B stay in the second cache */
   IGPT__BLOCK_ROWS    = 48,       /* of A: a strip, at most */
-  IGPT__BLOCK_COLUMNS = 1024,     /* a task is one strip times so many columns */
+  IGPT__WORKER_TASKS  = 8,        /* a worker, at least: so that all end at about the same time */
   IGPT__PACK_COLUMNS  = 128,      /* of B, a task, a multiple of every tile's columns */
   IGPT__SLAB_COLUMNS  = 2048,     /* of B, packed at a time */
   IGPT__THIN_ROWS     = 16,       /* up to so many rows nothing is packed */
@@ -2475,8 +2474,8 @@ typedef struct igpt__product {
   float *c;
   const float *a, *b;
   size_t ldc, a_row, a_column, b_row, b_column, m, n, k;
-  size_t strip;                   /* rows of a task */
-  size_t strips;                  /* tasks down; the number across follows */
+  size_t strip, strips;           /* rows of a task; tasks down */
+  size_t block, across;           /* columns of a task; tasks across */
   size_t column, columns;         /* the slab: columns [column, column + columns) of B */
   size_t deep, depth;             /* and its rows [deep, deep + depth) */
   int accumulate;
@@ -2533,9 +2532,9 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
   const igpt__product *p = (const igpt__product *)arg;
   const igpt_kernels *kernels = p->math->kernels;
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
-  size_t row = index % p->strips * p->strip, first = index / p->strips * IGPT__BLOCK_COLUMNS;
+  size_t row = index % p->strips * p->strip, first = index / p->strips * p->block;
   size_t rows = igpt__min_size(p->m - row, p->strip);
-  size_t end = igpt__min_size(p->columns, first + IGPT__BLOCK_COLUMNS), i, j;
+  size_t end = igpt__min_size(p->columns, first + p->block), i, j;
   float *a = igpt__worker(p->math, worker);
   int accumulate = p->accumulate || p->deep > 0;
   kernels->pack(a, mr, p->a + row * p->a_row + p->deep * p->a_column, p->a_row, p->a_column, rows,
@@ -2573,7 +2572,8 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
                          size_t n, size_t k, int accumulate)
 {
   igpt__product p;
-  size_t mr = (size_t)math->kernels->tile_rows, i;
+  size_t mr = (size_t)math->kernels->tile_rows, nr = (size_t)math->kernels->tile_columns, i;
+  size_t workers = (size_t)igpt__workers(&math->runner);
   if (m == 0 || n == 0) return;
   if (k == 0) {
     for (i = 0; !accumulate && i < m; i++) memset(c + i * ldc, 0, n * sizeof(float));
@@ -2600,12 +2600,16 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
   p.strips = igpt__divide_up(m, p.strip);
   for (p.column = 0; p.column < n; p.column += p.columns) {
     p.columns = igpt__min_size(n - p.column, IGPT__SLAB_COLUMNS);
+    /* A strip is packed once for each block of columns: as few as give everyone work. */
+    p.across = workers == 1 ? 1 : igpt__divide_up(IGPT__WORKER_TASKS * workers, p.strips);
+    p.across = igpt__min_size(p.across, igpt__divide_up(p.columns, IGPT__PACK_COLUMNS));
+    p.block = igpt__size_round(igpt__divide_up(p.columns, p.across), nr);
+    p.across = igpt__divide_up(p.columns, p.block);
     for (p.deep = 0; p.deep < k; p.deep += p.depth) {
       size_t packs = igpt__divide_up(p.columns, IGPT__PACK_COLUMNS);
-      size_t across = igpt__divide_up(p.columns, IGPT__BLOCK_COLUMNS);
       p.depth = igpt__min_size(k - p.deep, IGPT__BLOCK_DEPTH);
       igpt__run(&math->runner, igpt__matmul_pack_task, &p, packs);
-      igpt__run(&math->runner, igpt__matmul_task, &p, across * p.strips);
+      igpt__run(&math->runner, igpt__matmul_task, &p, p.across * p.strips);
     }
   }
 }

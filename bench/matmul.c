@@ -57,6 +57,25 @@ static int check(const igpt__math *math, const job *j)
   return right;
 }
 
+/* The floor of two workers at once: where a machine's two processors share a core, or a neighbour
+   takes half of one, it is not twice that of one. */
+enum { FLOOR_ROUNDS = 1000 };
+static void floor_task(void *isa, size_t index, int worker)
+{
+  (void)index;
+  (void)worker;
+  bench_floor(*(const igpt_isa *)isa, 1, 0, FLOOR_ROUNDS);
+}
+
+static double floor_of_two(igpt_pool *pool, igpt_isa isa)
+{
+  const igpt_runner runner = igpt_pool_runner(pool);
+  double operations = 0, start = bench_clock(0);
+  runner.run(runner.user, floor_task, &isa, 2);
+  if (!bench_floor_loop(isa, 1, &operations)) return 0;
+  return (bench_clock(0) - start) / (2 * operations * FLOOR_ROUNDS);
+}
+
 int main(int argc, char **argv)
 {
   int processor = 0, repeats = 15, i, isa, two = 0;
@@ -76,7 +95,8 @@ int main(int argc, char **argv)
     igpt__math math;
     size_t l;
     int product, slow = isa == IGPT_ISA_GENERIC ? 3 : repeats;
-    double registers = 0, memory = 0, operations, sum_floor = 0, sum_one = 0, sum_two = 0;
+    double registers = 0, memory = 0, operations;
+    double sum_floor = 0, sum_one = 0, sum_two = 0, sum_both = 0;
     if (!k) continue;
     memset(&math, 0, sizeof math);
     math.kernels = k;
@@ -97,12 +117,13 @@ int main(int argc, char **argv)
       printf("one operand from memory %.1f (%.0f%%)\n", 1e-9 / memory, 100 * bench_spread(&m));
     } else printf("\n%s: no floor is known\n", igpt_isa_name((igpt_isa)isa));
     printf("  %-9s %5s %5s %5s  %8s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k",
-           "floor ms", "ms", "", "GFLOP/s", "floor", "two workers ms, times faster");
+           "floor ms", "ms", "", "GFLOP/s", "floor", "two workers ms, times faster, floor");
     for (l = 0; l < sizeof layers / sizeof *layers; l++)
       for (product = 0; product < 3; product++) {
         size_t in = layers[l].in, out = layers[l].out;
         bench_times one = { { 0 }, 0 }, both = { { 0 }, 0 }, floor_now = { { 0 }, 0 };
-        double flops, start, t1, t2 = 0, f;
+        bench_times floor_both = { { 0 }, 0 };
+        double flops, start, t1, t2 = 0, f, f2 = 0;
         job j;
         memset(&j, 0, sizeof j);
         j.c = c;
@@ -122,7 +143,8 @@ int main(int argc, char **argv)
           return 1;
         }
         for (i = 0; i < slow; i++) {
-          if (memory > 0) bench_note(&floor_now, bench_floor((igpt_isa)isa, 1, processor, 1000));
+          if (memory > 0)
+            bench_note(&floor_now, bench_floor((igpt_isa)isa, 1, processor, FLOOR_ROUNDS));
           memset(&math.runner, 0, sizeof math.runner);
           start = bench_clock(processor);
           run(&math, &j);
@@ -132,23 +154,30 @@ int main(int argc, char **argv)
             start = bench_clock(processor);
             run(&math, &j);
             bench_note(&both, bench_clock(processor) - start);
+            if (memory > 0) bench_note(&floor_both, floor_of_two(pool, (igpt_isa)isa));
           }
         }
         flops = 2.0 * (double)j.m * (double)j.n * (double)j.k;
         t1 = bench_median(&one);
         f = memory > 0 ? bench_median(&floor_now) * flops : 0;
         if (two) t2 = bench_median(&both);
+        if (two && memory > 0) f2 = bench_median(&floor_both) * flops;
         printf("  %-9s %5d %5d %5d  %8.3f  %8.3f (%2.0f%%) %7.1f  %4.0f%%", products[product],
                (int)j.m, (int)j.n, (int)j.k, 1e3 * f, 1e3 * t1, 100 * bench_spread(&one),
                flops / t1 * 1e-9, 100 * f / t1);
-        if (two) printf("   %8.3f (%2.0f%%) %.2f", 1e3 * t2, 100 * bench_spread(&both), t1 / t2);
+        if (two)
+          printf("   %8.3f (%2.0f%%) %.2f %4.0f%%", 1e3 * t2, 100 * bench_spread(&both), t1 / t2,
+                 100 * f2 / t2);
         printf("\n");
         sum_floor += f;
         sum_one += t1;
         sum_two += t2;
+        sum_both += f2;
       }
     printf("  all: %.1f ms, %.0f%% of the floor's speed", 1e3 * sum_one, 100 * sum_floor / sum_one);
-    if (two) printf("; two workers %.2f times faster", sum_one / sum_two);
+    if (two)
+      printf("; two workers %.2f times faster, %.0f%% of the speed of two floors",
+             sum_one / sum_two, 100 * sum_both / sum_two);
     printf("\n");
     free(math.shared);
     free(math.worker);

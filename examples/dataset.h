@@ -104,6 +104,7 @@ typedef struct dataset {
   int32_t  *labels;               /* (N), 0..classes-1; null where the set has none */
   int       classes;              /* 0 where the set has no labels */
   char    **names;                /* (classes), never null where classes > 0: "7" if not known */
+  char    **paths;                /* (N) files of a folder's pictures; else null */
   size_t    broken, small;        /* skipped: cannot be decoded; smaller than asked for */
   char      title[160];           /* "CIFAR-10, train: 45000 pictures of 32x32, 10 classes" */
   /* private: the larger pictures kept for DATASET_RESIZE_CROP; null: `pictures` serve */
@@ -1529,6 +1530,14 @@ static void dataset__decode(void *arg, size_t index, int worker)
   else work->large[index] = got;
 }
 
+/* Both stay in the list, whose paths are freed in the end. */
+static void dataset__swap_items(dataset__item *a, dataset__item *b)
+{
+  dataset__item other = *a;
+  *a = *b;
+  *b = other;
+}
+
 static int dataset__read_files(dataset__set *set, dataset *out)
 {
   const igpt_runner *runner = &set->desc->runner;
@@ -1563,7 +1572,7 @@ static int dataset__read_files(dataset__set *set, dataset *out)
       }
       if (kept != i + j)
         memmove(out->pictures + kept * picture, out->pictures + (i + j) * picture, picture);
-      set->items[kept].label = set->items[i + j].label;
+      dataset__swap_items(&set->items[kept], &set->items[i + j]);
       if (out->large_at && !result &&
           dataset__keep_large(out, kept, work.large[j].rgb, work.large[j].rows,
                               work.large[j].columns, &used, &room) != 0)
@@ -1695,6 +1704,14 @@ static int dataset__finish(dataset__set *set, dataset *out)
     out->classes = set->classes;
     set->names = NULL;
   }
+  if (set->kind == DATASET_FOLDER) {
+    out->paths = (char **)malloc(out->count * sizeof *out->paths);
+    if (!out->paths) return dataset__no_memory(set);
+    for (i = 0; i < out->count; i++) {
+      out->paths[i] = set->items[i].path;
+      set->items[i].path = NULL;
+    }
+  }
   if (out->count != out->available) snprintf(part, sizeof part, " of %zu", out->available);
   snprintf(out->title, sizeof out->title, "%.60s, %s: %zu%s %s of %dx%d", name,
            set->whole ? "all" : dataset_split_name(out->split), out->count, part,
@@ -1751,6 +1768,7 @@ IMAGE_API void dataset_free(dataset *data)
   free(data->tokens);
   free(data->labels);
   dataset__free_names(data->names, data->classes);
+  dataset__free_names(data->paths, (int)data->count);
   free(data->large);
   free(data->large_at);
   free(data->large_size);

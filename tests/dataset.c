@@ -703,6 +703,7 @@ TEST(bad_pictures_are_named_and_counted)
   CHECK_INT(data.small, 1);
   CHECK_INT(w.count, 4);
   CHECK(is_picture(&data, 0, 6, 0));
+  CHECK(data.paths && strstr(data.paths[0], "good.png") && strstr(data.paths[1], "whole.jpg"));
   CHECK(strstr(w.all, "empty.jpg: the file has 0 bytes") != NULL);
   CHECK(strstr(w.all, "half.jpg: the JPEG stops after") != NULL);
   CHECK(strstr(w.all, "words.jpeg: not a JPEG") != NULL);

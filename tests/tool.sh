@@ -222,6 +222,8 @@ head -c 300 /dev/urandom >folder/b/noise.jpg
 cp folder/a/zero.jpg empty/a
 runs "unreadable pictures are skipped" probe $ar --data folder --layer 1
 holds "... named and counted" contains err zero.jpg noise.jpg "^skipped [12] pictures"
+runs "a folder's pictures are classified" classify --model fine.safetensors --data folder
+holds "... by name" contains out "folder/[ab]/[1-9].png$"
 "$tool" eval $ar --data empty >out 2>err; status=$?
 tail -1 err >last
 holds "no picture can be read" test $status = 1 -a ! -s out

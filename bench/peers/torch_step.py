@@ -1,28 +1,19 @@
 #!/usr/bin/env python3
-"""Training speed and peak memory of the same network in PyTorch, to set beside igpt.h's own.
+"""The same network and step in PyTorch, for bench/train to set beside igpt.h's own:
 
-    python3 bench/peers/torch_step.py [--models S,medium-cpu,small-cpu] [--threads 2] [--bf16]
-                                      [--compile] [--repeats 5] [--warmup 2] [--json]
+    build/bench/train 7 -1 'python3 bench/peers/torch_step.py [--bf16] [--compile]'
 
 What a PyTorch user would write: F.scaled_dot_product_attention, F.rms_norm, fused AdamW where it is
 available, float32 (or bfloat16 autocast with --bf16, torch.compile with --compile). A step is
 forward, loss, backward, AdamW without clipping, on one batch of random pictures of 32 x 32 tokens
-out of 512 colours. Every model runs in a process of its own, so that its peak memory is its own.
-
-Before anything is timed the result is checked: the first loss has to be ln 512, as the output
-matrix starts at zero, and training on the one batch has to lower it. Printed are the median of the
-steps' times, the fastest and the slowest, tokens a second of the median, and the largest resident
-size of the process, with the size before the model was made beside it.
+out of 512 colours. Before it says that it is ready the first loss has to be ln 512, as the output
+matrix starts at zero, and training on the one batch has to lower it. Then it takes a step for each
+line of its input and prints the seconds, and in the end the bytes of its largest resident size.
 """
 
 import argparse
-import json
 import math
-import os
-import platform
 import resource
-import statistics
-import subprocess
 import sys
 import time
 
@@ -76,17 +67,12 @@ def make_network(torch, layers, heads, width):
     return Network()
 
 
-def resident_peak():
-    """bytes"""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure(name, options):
+def make_step(name, options):
+    """A function that takes a step and gives (loss, seconds), and what it is."""
     import torch
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
     layers, heads, width, batch = MODELS[name]
-    before = resident_peak()
     network = make_network(torch, layers, heads, width)
     tokens = torch.randint(COLOURS, (batch, TOKENS))
     try:
@@ -112,72 +98,24 @@ def measure(name, options):
     for _ in range(max(options.warmup, 2) - 1):
         last, _ = step()
     assert last < first - 1e-3, (first, last)
-    times = [step()[1] for _ in range(options.repeats)]
-    median = statistics.median(times)
-    return {"model": name, "layers": layers, "width": width, "heads": heads, "batch": batch,
-            "parameters": sum(p.numel() for p in network.parameters()), "optimizer": optimizer,
-            "seconds": median, "fastest": min(times), "slowest": max(times),
-            "tokens_per_s": batch * TOKENS / median, "peak_bytes": resident_peak(),
-            "bytes_before": before, "first_loss": first}
-
-
-def processor():
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return step, "PyTorch %s, %s%s, %s, %d threads" % (
+        torch.__version__, "bfloat16" if options.bf16 else "float32",
+        ", compiled" if options.compile else "", optimizer, options.threads)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2, help="untimed steps, at least 2")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
-    parser.add_argument("--json", action="store_true", help="one JSON object a model")
-    parser.add_argument("--one", help=argparse.SUPPRESS)         # a model in this process
+    parser.add_argument("--paced", required=True, choices=MODELS, help="the network")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one, options)))
-        return 0
-    names = options.models.split(",")
-    for name in names:
-        if name not in MODELS:
-            parser.error("unknown model %s: one of %s" % (name, ", ".join(MODELS)))
-    head = True
-    for name in names:
-        command = [sys.executable, os.path.abspath(__file__), "--one", name]
-        for flag in ("threads", "repeats", "warmup"):
-            command += ["--" + flag, str(getattr(options, flag))]
-        command += [flag for flag, wanted in (("--bf16", options.bf16),
-                                              ("--compile", options.compile)) if wanted]
-        out = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-        result = json.loads(out.splitlines()[-1])
-        if options.json:
-            print(json.dumps(result), flush=True)
-            continue
-        if head:
-            import importlib.metadata
-            print("PyTorch %s, %s, %d threads, %s%s, %s, %d warm-up steps, median of %d" % (
-                importlib.metadata.version("torch"), processor(), options.threads,
-                "bfloat16 autocast" if options.bf16 else "float32",
-                ", torch.compile" if options.compile else "", result["optimizer"],
-                max(options.warmup, 2), options.repeats))
-            print("%-12s %6s %5s %5s %11s %9s %19s %9s %18s" % (
-                "model", "layers", "width", "batch", "parameters", "s/step", "fastest..slowest",
-                "tokens/s", "peak (before) MB"))
-            head = False
-        print("%-12s %6d %5d %5d %11d %9.3f %19s %9.0f %18s" % (
-            name, result["layers"], result["width"], result["batch"], result["parameters"],
-            result["seconds"], "%.3f..%.3f" % (result["fastest"], result["slowest"]),
-            result["tokens_per_s"], "%.0f (%.0f)" % (result["peak_bytes"] / 1e6,
-                                                     result["bytes_before"] / 1e6)), flush=True)
+    step, name = make_step(options.paced, options)
+    print("ready", name, flush=True)
+    for _ in sys.stdin:
+        print("%.9g" % step()[1], flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return 0
 
 
