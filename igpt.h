@@ -1789,8 +1789,8 @@ TARGET static void K(thin)(float *y, size_t ldy, const float *x, size_t ldx, con
    of four floats are written even where fewer lanes are left, as long as they stay in the panel:
    what they spill belongs to the next p, whose turn comes later, since the last lanes come first.
    Strides defeat the processor's own prefetching, hence ours. */
-TARGET static void K(pack_rows)(float *to, size_t lanes, const float *from, size_t lane_stride,
-                                size_t have, size_t k, int round)
+TARGET IGPT__INLINE void K(pack_rows)(float *to, size_t lanes, const float *from,
+                                      size_t lane_stride, size_t have, size_t k, int round)
 {
   size_t start, r, p, i;
   for (start = 0; start < k; start += 64) {
@@ -1834,8 +1834,8 @@ TARGET static void K(pack_rows)(float *to, size_t lanes, const float *from, size
 
 /* Columns lie side by side: rows of k are cut up, for a few panels at a time, so that what is read
    and what is written both run along memory. Whole vectors may spill into the next p here too. */
-TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, size_t k_stride,
-                                   size_t count, size_t k, int round)
+TARGET IGPT__INLINE void K(pack_columns)(float *to, size_t lanes, const float *from,
+                                         size_t k_stride, size_t count, size_t k, int round)
 {
   const size_t wide = (lanes + W - 1) / W * W;
   size_t p, first, i;
@@ -1863,8 +1863,9 @@ TARGET static void K(pack_columns)(float *to, size_t lanes, const float *from, s
   }
 }
 
-TARGET static void K(pack)(float *to, size_t lanes, const float *from, size_t lane_stride,
-                           size_t k_stride, size_t count, size_t k, int round)
+TARGET IGPT__INLINE void K(pack_panels)(float *to, size_t lanes, const float *from,
+                                        size_t lane_stride, size_t k_stride, size_t count,
+                                        size_t k, int round)
 {
   size_t p, i, have, step = lanes;
   if (lane_stride == 1 && lanes < 128) step = 128 / lanes * lanes;
@@ -1879,6 +1880,16 @@ TARGET static void K(pack)(float *to, size_t lanes, const float *from, size_t la
           to[p * lanes + i] = round ? igpt__round_bf16(x) : x;
         }
   }
+}
+
+/* The tile's two widths as constants: inner loops of a few steps are only fast when unrolled. */
+TARGET static void K(pack)(float *to, size_t lanes, const float *from, size_t lane_stride,
+                           size_t k_stride, size_t count, size_t k, int round)
+{
+  if (lanes == MR) K(pack_panels)(to, MR, from, lane_stride, k_stride, count, k, round);
+  else if (lanes == NR * W)
+    K(pack_panels)(to, NR * W, from, lane_stride, k_stride, count, k, round);
+  else K(pack_panels)(to, lanes, from, lane_stride, k_stride, count, k, round);
 }
 
 /* ---- sums over a vector ---------------------------------------------------------------------- */

@@ -816,6 +816,7 @@ static void plot__best(plot__page *page, const plot__axes *axes, const plot_seri
   size_t i, best = series->count;
   char x[32], y[32];
   double at_x, at_y;
+  int above;
   if (series->style == PLOT_LEVEL) return;
   for (i = 0; i < series->count; i++)
     if (plot__shown(series, i, axes->logarithmic) &&
@@ -824,13 +825,14 @@ static void plot__best(plot__page *page, const plot__axes *axes, const plot_seri
   if (best == series->count) return;
   at_x = plot__x(axes, series->x[best]);
   at_y = plot__y(axes, series->y[best]);
+  above = sign > 0 || at_y + 28 > axes->bottom;
   plot__label(y, series->y[best], pow(10, floor(log10((axes->y_high - axes->y_low) / 100))), 0);
   snprintf(x, sizeof x, "%.6g", series->x[best]);
   plot__print(page, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"6\" fill=\"none\" stroke=\"%s\" "
               "stroke-width=\"1.5\"/>\n", at_x, at_y, plot__colour(0));
   plot__print(page, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"#262b33\" "
               "stroke=\"#fff\" stroke-width=\"4\" paint-order=\"stroke\" "
-              "stroke-linejoin=\"round\">%s at %s</text>\n", at_x, at_y + (sign > 0 ? -12 : 22),
+              "stroke-linejoin=\"round\">%s at %s</text>\n", at_x, at_y + (above ? -12 : 22),
               at_x > axes->right - 50 ? "end" : at_x < axes->left + 50 ? "start" : "middle", y, x);
 }
 
