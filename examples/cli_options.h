@@ -178,8 +178,8 @@ static const option option_table[] = {
   { OPT_BATCH, "batch", IS_WHOLE, ON_SPLIT | ON_PROBE | ON_PLAN, 1, 65536, "8", "N",
     "pictures computed at once; no result depends on it" },
   { OPT_MICRO, "micro", IS_WHOLE, ON_TRAINING, 1, 65536, NULL, "N",
-    "pictures computed at once, gradients being added up to a batch; default: at most 8, and "
-    "what fits in a quarter of the memory" },
+    "pictures computed at once, gradients being added up to a batch; default: 8192 pixels' worth, "
+    "and what fits in a quarter of the memory" },
   { OPT_STEPS, "steps", IS_WHOLE, ON_TRAINING, 1, 1e9, NULL, "N",
     "length of the run in steps, or ..." },
   { OPT_EPOCHS, "epochs", IS_REAL, ON_PRETRAIN, 1e-6, 1e6, NULL, "X",

@@ -652,11 +652,11 @@ static void open_session(tool *t, int batch, int train, int cache)
   need(igpt_session_create(&t->session, t->model, &d), NULL);
 }
 
-/* At most 8 pictures at once keep two or more cores busy; less if a quarter of the memory asks
-   so. */
+/* Pictures at once: 8192 pixels keep some cores busy; less if a quarter of the memory asks so. */
 static int choose_micro(const tool *t, size_t batch)
 {
-  int micro = batch < 8 ? (int)batch : 8;
+  const size_t T = tokens_of(t), most = T < 8192 ? 8192 / T : 1;
+  int micro = (int)(batch < most ? batch : most);
   for (; micro > 1; micro--) {
     const igpt_session_desc d = session_desc(t, micro, 1, 0);
     size_t bytes;
