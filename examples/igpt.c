@@ -99,7 +99,7 @@ static void run_palette(tool *t)
    rate is a guess). The small ones have an hour, not a million steps, and learn more from more of
    them: small-cpu, 4.5 minutes on one core of CIFAR-10 at 32 x 32, ended at 5.68 and 5.21
    nats/pixel with batch 8 at the rates 0.003 and 0.006, 4.83 and 4.52 with batch 4, and 4.70 and
-   4.57 with batch 2 at 0.002 and 0.004. */
+   4.57 with batch 2 at 0.002 and 0.004. Their BERT rates are guesses. */
 static const struct recipe { const char *preset; int batch; double ar, bert;
 } recipes[] = {{"tiny", 4, 0.005, 0.005},       {"small-cpu", 4, 0.005, 0.005},
                {"medium-cpu", 4, 0.003, 0.003}, {"S", 128, 0.003, 0.01},
@@ -1019,7 +1019,7 @@ static const verb *verb_table(size_t *count)
       "igpt finetune --model model.safetensors --epochs 5 --out finetuned.safetensors",
       run_finetune },
     { "classify", ON_CLASSIFY, "name the class of pictures",
-      "prints each picture's number, class and probability, by a fine-tuned model.",
+      "prints each picture's class, probability and number or file, by a fine-tuned model.",
       "igpt classify --model finetuned.safetensors --data pictures/", run_classify },
     { "features", ON_FEATURES, "pooled features as .npy",
       "writes the mean over positions of each depth's normalised vectors, what the probe is "
