@@ -2460,10 +2460,10 @@ igpt_result igpt_selftest(igpt_isa isa)
    The sum over k has one order, however C is cut, so that no bit depends on the workers.         */
 
 enum {
-  IGPT__BLOCK_DEPTH   = 512,      /* of k: a strip of A and a panel of B stay in the second cache */
-  IGPT__BLOCK_ROWS    = 48,       /* of A: a strip, at most */
+  IGPT__BLOCK_DEPTH   = 512,      /* of k: a strip of A and columns of B stay in the second cache */
+  IGPT__BLOCK_ROWS    = 96,       /* of A: a strip, at most */
   IGPT__WORKER_TASKS  = 8,        /* a worker, at least: so that all end at about the same time */
-  IGPT__PACK_COLUMNS  = 128,      /* of B, a task, a multiple of every tile's columns */
+  IGPT__PACK_COLUMNS  = 128,      /* of B, at a time, a multiple of every tile's columns */
   IGPT__SLAB_COLUMNS  = 2048,     /* of B, packed at a time */
   IGPT__THIN_ROWS     = 16,       /* up to so many rows nothing is packed */
   IGPT__THIN_COLUMNS  = 256,      /* a task then */
@@ -2537,7 +2537,8 @@ static void igpt__tile_edge(const igpt_kernels *kernels, float *c, size_t ldc, c
   for (i = 0; i < m; i++) memcpy(c + i * ldc, copy + i * full, n * sizeof(float));
 }
 
-/* One strip of A times a block of packed columns of B */
+/* One strip of A times a block of packed columns of B. Of these a few at a time, which stay in the
+   second cache for all panels of the strip, and a panel of A stays in the first for them. */
 static void igpt__matmul_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
@@ -2545,23 +2546,24 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
   size_t row = index % p->strips * p->strip, first = index / p->strips * p->block;
   size_t rows = igpt__min_size(p->m - row, p->strip);
-  size_t end = igpt__min_size(p->columns, first + p->block), i, j;
+  size_t end = igpt__min_size(p->columns, first + p->block), stop, i, j;
   float *a = igpt__worker(p->math, worker);
   int accumulate = p->accumulate || p->deep > 0;
   kernels->pack(a, mr, p->a + row * p->a_row + p->deep * p->a_column, p->a_row, p->a_column, rows,
                 p->depth, p->math->round);
-  for (j = first; j < end; j += nr) {
-    const float *b = p->math->shared + j * p->depth;
-    for (i = 0; i < rows; i += mr) {
-      float *c = p->c + (row + i) * p->ldc + p->column + j;
-      size_t m = igpt__min_size(mr, rows - i), r, l;
-      for (r = mr; r < 2 * mr && i + r < rows; r++)           /* of the next tile */
-        for (l = 0; l < nr && j + l < end; l += 16) IGPT__PREFETCH(c + r * p->ldc + l);
-      if (end - j < nr)
-        igpt__tile_edge(kernels, c, p->ldc, a + i * p->depth, b, m, end - j, p->depth, accumulate);
-      else
-        kernels->tile(c, p->ldc, a + i * p->depth, b, nr, m, p->depth, accumulate);
-    }
+  for (; first < end; first = stop) {
+    stop = igpt__min_size(end, first + IGPT__PACK_COLUMNS);
+    for (i = 0; i < rows; i += mr)
+      for (j = first; j < stop; j += nr) {
+        const float *b = p->math->shared + j * p->depth;
+        float *c = p->c + (row + i) * p->ldc + p->column + j;
+        size_t m = igpt__min_size(mr, rows - i);
+        if (end - j < nr)
+          igpt__tile_edge(kernels, c, p->ldc, a + i * p->depth, b, m, end - j, p->depth,
+                          accumulate);
+        else
+          kernels->tile(c, p->ldc, a + i * p->depth, b, nr, m, p->depth, accumulate);
+      }
   }
 }
 
