@@ -1300,6 +1300,13 @@ struct igpt_kernels {
      exp of minus infinity is exactly 0. */
   float  (*exp_sum)(float *y, const float *x, float scale, float shift, size_t n);
 
+  /* One more block of a softmax, a query a column: n rows s (n,tile_columns) of scores become
+     exp(scale * s - most), where most, a query, is the largest scaled score so far. What earlier
+     blocks left, total and the rows of o (E,tile_columns), is multiplied by exp(old most - most),
+     and the block's sum, in the order of its rows, is added to total. round: s to bfloat16. */
+  void   (*softmax_block)(float *s, size_t n, float scale, float *most, float *total, float *o,
+                          size_t E, int round);
+
   /* y = x * r * g with r = 1 / sqrt(mean(x^2) + epsilon), which is returned. y may be x, or null.
      */
   float  (*norm)(float *y, const float *x, const float *g, float epsilon, size_t n);
@@ -1318,8 +1325,9 @@ struct igpt_kernels {
 
   void   (*gelu_backward)(float *dx, const float *dy, const float *x, size_t n); /* dx may be dy */
 
-  /* of softmax, one row: ds = p * (ds - d) * scale, where ds comes in as dp and d = sum(p * dp) */
-  void   (*softmax_backward)(float *ds, const float *p, float d, float scale, size_t n);
+  /* of softmax, one row: ds = p * (ds - d) * scale, where ds comes in as dp and d = sum(p * dp).
+     round: then ds and p to bfloat16. */
+  void   (*softmax_backward)(float *ds, float *p, float d, float scale, size_t n, int round);
 
   /* One pass of AdamW over weights, both moments and the gradient, which becomes zero:
      g' = scale g;  m = beta1 m + (1 - beta1) g';  v = beta2 v + (1 - beta2) g'^2;
@@ -1678,9 +1686,9 @@ TARGET static float K(sum)(V v)
 
 /* c = a b [+ c]. The whole tile stays in registers while p runs: each step loads NR vectors of b
    and MR single floats of a for MR * NR multiply-adds, so that the loads hide behind the
-   arithmetic. */
-TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb,
-                           size_t m, size_t k, int accumulate)
+   arithmetic. Inlined with a constant for `rows`, of which m are stored. */
+TARGET IGPT__INLINE void K(tile_rows)(float *c, size_t ldc, const float *a, const float *b,
+                                      size_t ldb, size_t rows, size_t m, size_t k, int accumulate)
 {
   V sum[MR][NR];
   size_t p, i, j;
@@ -1695,11 +1703,12 @@ TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b,
     IGPT__UNROLL
     for (j = 0; j < NR; j++) row[j] = LOAD(b + j * W);
     IGPT__UNROLL
-    for (i = 0; i < MR; i++) {
-      V factor = SPLAT(a[i]);
-      IGPT__UNROLL
-      for (j = 0; j < NR; j++) sum[i][j] = FMA(factor, row[j], sum[i][j]);
-    }
+    for (i = 0; i < MR; i++)
+      if (i < rows) {
+        V factor = SPLAT(a[i]);
+        IGPT__UNROLL
+        for (j = 0; j < NR; j++) sum[i][j] = FMA(factor, row[j], sum[i][j]);
+      }
   }
   IGPT__UNROLL
   for (i = 0; i < MR; i++)
@@ -1707,6 +1716,15 @@ TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b,
       IGPT__UNROLL
       for (j = 0; j < NR; j++) STORE(c + i * ldc + j * W, sum[i][j]);
     }
+}
+
+/* A third or two of the tile, where no more rows are left: 64 = 5 * 12 + 4 */
+TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb,
+                           size_t m, size_t k, int accumulate)
+{
+  if (m > 2 * MR / 3) K(tile_rows)(c, ldc, a, b, ldb, MR, m, k, accumulate);
+  else if (m > MR / 3) K(tile_rows)(c, ldc, a, b, ldb, 2 * MR / 3, m, k, accumulate);
+  else K(tile_rows)(c, ldc, a, b, ldb, MR / 3, m, k, accumulate);
 }
 
 /* `rows` <= TR rows of w by `vectors` vectors, or by `lanes` < W floats of one, added to m rows of
@@ -2014,6 +2032,47 @@ TARGET static float K(exp_sum)(float *y, const float *x, float scale, float shif
   return K(sum)(sum);
 }
 
+TARGET static void K(softmax_block)(float *s, size_t n, float scale, float *most, float *total,
+                                    float *o, size_t E, int round)
+{
+  V top[NR], minus[NR], sum[NR], change[NR], factor = SPLAT(scale);
+  size_t i, j;
+  IGPT__UNROLL
+  for (j = 0; j < NR; j++) top[j] = SPLAT(-HUGE_VALF);
+  for (i = 0; i < n; i++) {
+    IGPT__UNROLL
+    for (j = 0; j < NR; j++) top[j] = MAX(LOAD(s + (i * NR + j) * W), top[j]);
+  }
+  IGPT__UNROLL
+  for (j = 0; j < NR; j++) {
+    V old = LOAD(most + j * W);
+    top[j] = MAX(MUL(top[j], factor), old);
+    change[j] = K(exp)(SUB(old, top[j]));
+    minus[j] = SUB(ZERO(), top[j]);
+    sum[j] = ZERO();
+  }
+  for (i = 0; i < n; i++) {
+    IGPT__UNROLL
+    for (j = 0; j < NR; j++) {
+      float *at = s + (i * NR + j) * W;
+      V e = K(exp)(FMA(LOAD(at), factor, minus[j]));
+      sum[j] = ADD(sum[j], e);
+      if (round) e = BF16(e);
+      STORE(at, e);
+    }
+  }
+  IGPT__UNROLL
+  for (j = 0; j < NR; j++) {
+    STORE(most + j * W, top[j]);
+    STORE(total + j * W, FMA(change[j], LOAD(total + j * W), sum[j]));
+  }
+  for (i = 0; i < E; i++) {
+    IGPT__UNROLL
+    for (j = 0; j < NR; j++)
+      STORE(o + (i * NR + j) * W, MUL(LOAD(o + (i * NR + j) * W), change[j]));
+  }
+}
+
 TARGET static float K(norm)(float *y, const float *x, const float *g, float epsilon, size_t n)
 {
   float r = 1.0f / sqrtf(K(dot)(x, x, n) / (float)(n > 0 ? n : 1) + epsilon);
@@ -2134,15 +2193,21 @@ TARGET static void K(gelu_backward)(float *dx, const float *dy, const float *x, 
 
 /* p_i = exp(scale s_i) / sum_j exp(scale s_j),  dp_i / ds_j = scale p_i ([i = j] - p_j), hence
    ds_i = scale p_i (dp_i - sum_j p_j dp_j) */
-TARGET static void K(softmax_backward)(float *ds, const float *p, float d, float scale, size_t n)
+TARGET static void K(softmax_backward)(float *ds, float *p, float d, float scale, size_t n,
+                                       int round)
 {
   V shift = SPLAT(d), factor = SPLAT(scale);
   size_t i = 0;
-  for (; i + W <= n; i += W)
-    STORE(ds + i, MUL(MUL(SUB(LOAD(ds + i), shift), LOAD(p + i)), factor));
+  for (; i + W <= n; i += W) {
+    V pi = LOAD(p + i), result = MUL(MUL(SUB(LOAD(ds + i), shift), pi), factor);
+    STORE(ds + i, round ? BF16(result) : result);
+    if (round) STORE(p + i, BF16(pi));
+  }
   if (i < n) {
-    V dp = SUB(LOADN(ds + i, n - i), shift);
-    STOREN(ds + i, MUL(MUL(dp, LOADN(p + i, n - i)), factor), n - i);
+    V pi = LOADN(p + i, n - i), dp = SUB(LOADN(ds + i, n - i), shift);
+    V result = MUL(MUL(dp, pi), factor);
+    STOREN(ds + i, round ? BF16(result) : result, n - i);
+    if (round) STOREN(p + i, BF16(pi), n - i);
   }
 }
 
@@ -2181,7 +2246,7 @@ TARGET static void K(adam)(float *w, float *m, float *v, float *g, const igpt__a
 
 static const igpt_kernels K(kernels) = {
   ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(dot), K(sum_squares), K(max), K(axpy), K(add),
-  K(scale), K(exp_sum), K(norm), K(gelu), K(nearest)
+  K(scale), K(exp_sum), K(softmax_block), K(norm), K(gelu), K(nearest)
 #ifndef IGPT_NO_TRAIN
   , K(norm_backward), K(gelu_backward), K(softmax_backward), K(adam)
 #endif
@@ -2371,7 +2436,7 @@ static void igpt__trial_run(igpt__trial *t, float sums[8], const igpt_kernels *k
 #ifndef IGPT_NO_TRAIN
   k->norm_backward(t->x, t->y, t->z, t->w, t->y, 0.5f, n);
   k->gelu_backward(t->z, t->z, t->x, n);
-  k->softmax_backward(t->x, t->w, 0.25f, 0.5f, n);
+  k->softmax_backward(t->x, t->w, 0.25f, 0.5f, n, 0);
   {
     igpt__adam c = { 0.5f, 0.875f, 0.75f, 0.0625f, 2.0f, 0.125f, 0.03125f };
     k->scale(t->y, 0.0f, n);
@@ -2408,6 +2473,35 @@ static int igpt__trial_products(const igpt_kernels *k, int round)
   return memcmp(packed_a, packed_b, depth * columns * sizeof(float)) == 0;
 }
 
+/* Two blocks of a softmax; the columns that the generic tile has are compared. */
+static int igpt__trial_softmax(const igpt_kernels *k, int round)
+{
+  const igpt_kernels *const by[2] = { k, &igpt__kernels_generic };
+  const size_t rows = 5, E = 3, compared = (size_t)igpt__kernels_generic.tile_columns;
+  float block[5 * 64], s[2][5 * 64], o[2][3 * 64], most[2][64], total[2][64];
+  size_t which, turn, i, j;
+  for (which = 0; which < 2; which++) {
+    const size_t columns = (size_t)by[which]->tile_columns;
+    for (j = 0; j < columns; j++) {
+      most[which][j] = -HUGE_VALF;
+      total[which][j] = 0;
+      for (i = 0; i < E; i++) o[which][i * columns + j] = 1;
+    }
+    for (turn = 0; turn < 2; turn++) {
+      igpt__trial_fill(block, 5 * 64, 9 + turn);
+      for (i = 0; i < rows; i++)
+        memcpy(s[which] + i * columns, block + i * 64, columns * sizeof(float));
+      by[which]->softmax_block(s[which], rows, 2.5f, most[which], total[which], o[which],
+                               turn ? E : 0, round);
+    }
+  }
+  for (i = 0; i < rows; i++)
+    if (!igpt__alike(s[0] + i * (size_t)k->tile_columns, s[1] + i * compared, compared)) return 0;
+  for (i = 0; i < E; i++)
+    if (!igpt__alike(o[0] + i * (size_t)k->tile_columns, o[1] + i * compared, compared)) return 0;
+  return igpt__alike(most[0], most[1], compared) && igpt__alike(total[0], total[1], compared);
+}
+
 static int igpt__trial_nearest(const igpt_kernels *k)
 {
   float points[3 * 25], centres[3 * 64];
@@ -2442,7 +2536,8 @@ igpt_result igpt_selftest(igpt_isa isa)
         !igpt__alike(fast.w, plain.w, IGPT__TEST_N) || !igpt__alike(fast_sums, plain_sums, 8))
       return IGPT_SELFTEST_FAILED;
   }
-  if (!igpt__trial_products(k, 0) || !igpt__trial_products(k, 1) || !igpt__trial_nearest(k))
+  if (!igpt__trial_products(k, 0) || !igpt__trial_products(k, 1) || !igpt__trial_softmax(k, 0) ||
+      !igpt__trial_nearest(k))
     return IGPT_SELFTEST_FAILED;
   return IGPT_OK;
 }
@@ -2639,13 +2734,17 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
    worker. Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao and others:
    "FlashAttention", NeurIPS 2022.
 
+   The forward pass computes transposed scores, a query a column: softmax then never leaves its
+   lane, and the result is, as it stands, the second operand of out^T = V^T P^T.
+
    qkv is (B,T,3C): q, k and v side by side, head h in columns h * E of each third; out is
    (B,T,C). */
 
 enum {
-  IGPT__BLOCK_QUERIES = 192,      /* rows of a forward task, a multiple of every MR */
-  IGPT__BLOCK_KEYS    = 256,      /* of a block, a multiple of every tile's columns */
-  IGPT__BLOCK_BACK    = 96        /* rows taken at once in the backward pass */
+  IGPT__BLOCK_QUERIES = 192,      /* of a forward task, a multiple of every tile's columns */
+  IGPT__BLOCK_KEYS    = 192,      /* of a block, likewise, and of every MR */
+  IGPT__BACK_KEYS     = 256,      /* of a block in the backward pass */
+  IGPT__BACK_QUERIES  = 96        /* taken at once there */
 };
 
 typedef struct igpt__attention {
@@ -2674,24 +2773,45 @@ static size_t igpt__least(size_t a, size_t b, size_t multiple)       /* rounded 
   return igpt__size_round(igpt__min_size(a, b), multiple);
 }
 
+/* Rows of E columns, `quad` floats apart, from columns of E rows, ldt floats apart: packing turns
+   them, in panels that are as wide as a row (a multiple of 4). */
+static size_t igpt__quad(size_t E) { return igpt__size_round(E, 4); }
+
+static void igpt__turn(const igpt_kernels *kernels, float *rows, const float *columns, size_t ldt,
+                       size_t E, size_t count)
+{
+  kernels->pack(rows, igpt__quad(E), columns, ldt, 1, E, count, 0);
+}
+
+#ifndef IGPT_NO_TRAIN
+/* Floats of a row of scores in the backward pass: not a power of two, which would send a column to
+   the same few places of the cache. */
+static size_t igpt__back_stride(const igpt_kernels *kernels, size_t T)
+{
+  return igpt__least(T, IGPT__BACK_KEYS, (size_t)kernels->tile_columns) + 16;
+}
+#endif
+
 /* Floats a worker: the larger of the forward and the backward pass. */
 static size_t igpt__attention_worker(const igpt_kernels *kernels, size_t T, size_t E)
 {
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
-  size_t queries = igpt__least(T, IGPT__BLOCK_QUERIES, mr);
-  size_t keys = igpt__least(T, IGPT__BLOCK_KEYS, nr);
-  size_t wide = igpt__size_round(E, nr), forward, backward = 0;
-  forward = queries * E + keys * E + keys * wide + mr * keys * 2 + queries * wide + queries * 2;
+  size_t queries = igpt__least(T, IGPT__BLOCK_QUERIES, nr);
+  size_t keys = igpt__least(T, IGPT__BLOCK_KEYS, mr);
+  size_t tall = igpt__size_round(E, mr), forward, backward = 0;
+  forward = queries * E * 2 + keys * E + keys * tall + keys * nr + queries * 2 +
+            nr * igpt__quad(E);
 #ifndef IGPT_NO_TRAIN
   {
-    size_t rows = igpt__least(T, IGPT__BLOCK_BACK, mr), tall = igpt__size_round(keys, mr);
-    backward = keys * E * 2 + keys * wide * 3 + rows * E * 2 + rows * wide * 2 + rows * keys * 2 +
-               rows * tall;
+    size_t rows = igpt__least(T, IGPT__BACK_QUERIES, mr), wide = igpt__size_round(E, nr);
+    size_t lds = igpt__back_stride(kernels, T);
+    backward = lds * E * 4 + lds * igpt__quad(E) + lds * wide + rows * E * 2 + rows * tall * 2 +
+               rows * lds * 2 + mr * lds;
     backward = igpt__size_add(backward, igpt__size_mul(T, igpt__size_add(wide, 1)));
   }
 #endif
-  /* 16 floats for each of up to 14 pieces that igpt__carve rounds up */
-  return igpt__size_round(igpt__size_add(igpt__max_size(forward, backward), 14 * 16), 16);
+  /* 16 floats for each of up to 15 pieces that igpt__carve rounds up */
+  return igpt__size_round(igpt__size_add(igpt__max_size(forward, backward), 15 * 16), 16);
 }
 
 static igpt__attention igpt__attention_of(const igpt__math *math, const float *qkv, size_t B,
@@ -2711,9 +2831,20 @@ static igpt__attention igpt__attention_of(const igpt__math *math, const float *q
   return a;
 }
 
-/* c (m, panels of nr) = a b, where b's panels follow each other, depth rows each */
-static void igpt__tiles(const igpt_kernels *kernels, float *c, size_t ldc, const float *a,
-                        const float *b, size_t m, size_t n, size_t k, size_t depth, int accumulate)
+/* out = o / total; lse = log(total exp(most)), may be null. The full pass and the decoder both come
+   here. */
+static void igpt__row_finish(float *out, const float *o, size_t E, const igpt_kernels *kernels,
+                             float *lse, float most, float total)
+{
+  memcpy(out, o, E * sizeof(float));
+  kernels->scale(out, 1.0f / total, E);
+  if (lse) *lse = most + (float)log((double)total);
+}
+
+/* c (m <= MR, panels of columns) = a b, where b's panels follow each other, depth rows each */
+static void igpt__tiles_across(const igpt_kernels *kernels, float *c, size_t ldc, const float *a,
+                               const float *b, size_t m, size_t n, size_t k, size_t depth,
+                               int accumulate)
 {
   const size_t nr = (size_t)kernels->tile_columns;
   size_t j;
@@ -2721,92 +2852,74 @@ static void igpt__tiles(const igpt_kernels *kernels, float *c, size_t ldc, const
     kernels->tile(c + j, ldc, a, b + j * depth, nr, m, k, accumulate);
 }
 
+/* c (m, a tile's columns) = a b, where a's panels follow each other, depth columns each */
+static void igpt__tiles_down(const igpt_kernels *kernels, float *c, size_t ldc, const float *a,
+                             const float *b, size_t ldb, size_t m, size_t k, size_t depth,
+                             int accumulate)
+{
+  const size_t mr = (size_t)kernels->tile_rows;
+  size_t i;
+  for (i = 0; i < m; i += mr)
+    kernels->tile(c + i * ldc, ldc, a + i * depth, b, ldb, igpt__min_size(mr, m - i), k,
+                  accumulate);
+}
+
 /* ---- forward --------------------------------------------------------------------------------- */
 
-/* What a row keeps between blocks of keys. */
-typedef struct igpt__row {
-  float most;                     /* the largest score */
-  float total;                    /* sum of exp(score - most) */
-} igpt__row;
-
-/* Scores s (n) of one more block become exp(score - most); what the row has so far, o (E) included,
-   is scaled to the new `most`. The full pass and the decoder both come here. */
-static void igpt__row_extend(igpt__row *row, const igpt_kernels *kernels, float *s, size_t n,
-                             float *o, size_t E, float scale, int first)
-{
-  float most = scale * kernels->max(s, n);
-  if (first) {
-    row->most = most;
-    row->total = 0;
-  } else if (most > row->most) {
-    float change = kernels->exp_sum(NULL, &row->most, 1.0f, most, 1);
-    kernels->scale(o, change, E);
-    row->total *= change;
-    row->most = most;
-  }
-  row->total += kernels->exp_sum(s, s, scale, row->most, n);
-}
-
-static void igpt__row_finish(const igpt__row *row, const igpt_kernels *kernels, float *out,
-                             const float *o, float *lse, size_t E)
-{
-  memcpy(out, o, E * sizeof(float));
-  kernels->scale(out, 1.0f / row->total, E);
-  if (lse) *lse = row->most + (float)log((double)row->total);
-}
-
-/* One block of queries of one head */
+/* A block of queries of one head, in panels of as many as a tile has columns */
 static void igpt__attention_forward_task(void *arg, size_t index, int worker)
 {
   const igpt__attention *a = (const igpt__attention *)arg;
   const igpt_kernels *kernels = a->math->kernels;
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
-  const size_t E = a->E, T = a->T, C = a->H * E, wide = igpt__size_round(E, nr);
+  const size_t E = a->E, T = a->T, C = a->H * E, deepest = igpt__least(T, IGPT__BLOCK_KEYS, mr);
   size_t block = a->blocks - 1 - index % a->blocks;        /* the longest first */
   size_t head = index / a->blocks % a->H, picture = index / a->blocks / a->H;
   size_t start = block * IGPT__BLOCK_QUERIES, rows = igpt__min_size(T - start, IGPT__BLOCK_QUERIES);
-  size_t end = a->causal ? start + rows : T, key, i, r;
+  size_t end = a->causal ? start + rows : T, columns = igpt__size_round(rows, nr), key, i, j, r;
   const float *q = a->qkv + picture * T * 3 * C + head * E, *k = q + C, *v = k + C;
-  size_t deepest = igpt__least(T, IGPT__BLOCK_KEYS, nr), lds = deepest;
   float *scratch = igpt__worker(a->math, worker);
-  float *packed_q = igpt__carve(&scratch, igpt__size_round(rows, mr) * E);
+  float *packed_q = igpt__carve(&scratch, columns * E);
   float *packed_k = igpt__carve(&scratch, deepest * E);
-  float *packed_v = igpt__carve(&scratch, deepest * wide);
-  float *scores = igpt__carve(&scratch, mr * lds);
-  float *packed_p = igpt__carve(&scratch, mr * deepest);
-  float *o = igpt__carve(&scratch, rows * wide);
-  igpt__row *state = (igpt__row *)(void *)igpt__carve(&scratch, rows * 2);
+  float *packed_v = igpt__carve(&scratch, deepest * igpt__size_round(E, mr));
+  float *scores = igpt__carve(&scratch, deepest * nr);
+  float *turned = igpt__carve(&scratch, nr * igpt__quad(E));
+  float *o = igpt__carve(&scratch, columns * E);           /* of a panel (E,nr) */
+  float *most = igpt__carve(&scratch, columns), *total = igpt__carve(&scratch, columns);
   int round = a->math->round;
 
-  kernels->pack(packed_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, round);
+  for (j = 0; j < columns; j++) {
+    most[j] = -HUGE_VALF;
+    total[j] = 0;
+  }
+  kernels->pack(packed_q, nr, q + start * 3 * C, 3 * C, 1, rows, E, round);
   for (key = 0; key < end; key += IGPT__BLOCK_KEYS) {
     size_t keys = igpt__min_size(end - key, IGPT__BLOCK_KEYS);
-    kernels->pack(packed_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, round);
-    kernels->pack(packed_v, nr, v + key * 3 * C, 1, 3 * C, E, keys, round);
-    for (i = 0; i < rows; i += mr) {
-      size_t m = igpt__min_size(mr, rows - i), seen = keys;
-      if (a->causal) {
-        size_t last = start + i + m;                       /* keys that its last row sees */
-        if (last <= key) continue;
-        seen = igpt__min_size(keys, igpt__size_round(last - key, 16));      /* packs faster */
+    kernels->pack(packed_k, mr, k + key * 3 * C, 3 * C, 1, keys, E, round);
+    kernels->pack(packed_v, mr, v + key * 3 * C, 1, 3 * C, E, keys, round);
+    for (j = 0; j < rows; j += nr) {
+      size_t first = start + j, seen = keys;
+      if (a->causal) {                                     /* by any query of the panel */
+        if (first + nr <= key) continue;
+        seen = igpt__min_size(keys, first + nr - key);
       }
-      igpt__tiles(kernels, scores, lds, packed_q + i * E, packed_k, m, seen, E, E, 0);
-      for (r = 0; r < m; r++) {
-        size_t last = start + i + r + 1, n = seen;
-        float *s = scores + r * lds;
-        if (a->causal) n = last <= key ? 0 : igpt__min_size(seen, last - key);
-        if (n)
-          igpt__row_extend(state + i + r, kernels, s, n, o + (i + r) * wide, E, a->scale, key == 0);
-        memset(s + n, 0, (seen - n) * sizeof(float));
-      }
-      kernels->pack(packed_p, mr, scores, lds, 1, m, seen, round);
-      igpt__tiles(kernels, o + i * wide, wide, packed_p, packed_v, m, E, seen, keys, key > 0);
+      igpt__tiles_down(kernels, scores, nr, packed_k, packed_q + j * E, nr, seen, E, E, 0);
+      for (i = a->causal && first > key ? first - key : 0; a->causal && i < seen; i++)
+        for (r = 0; r < key + i - first && r < nr; r++) scores[i * nr + r] = -HUGE_VALF;
+      kernels->softmax_block(scores, seen, a->scale, most + j, total + j, o + j * E,
+                             key > 0 ? E : 0, round);
+      igpt__tiles_down(kernels, o + j * E, nr, packed_v, scores, nr, E, seen, keys, key > 0);
     }
   }
-  for (r = 0; r < rows; r++) {
-    size_t row = start + r;
-    igpt__row_finish(state + r, kernels, a->out + (picture * T + row) * C + head * E, o + r * wide,
-                     a->lse ? a->lse + (picture * a->H + head) * T + row : NULL, E);
+  for (j = 0; j < rows; j += nr) {
+    igpt__turn(kernels, turned, o + j * E, nr, E, nr);
+    for (r = 0; r < nr && j + r < rows; r++) {
+      size_t row = start + j + r;
+      float *to = a->out + (picture * T + row) * C + head * E;
+      igpt__row_finish(to, turned + r * igpt__quad(E), E, kernels,
+                       a->lse ? a->lse + (picture * a->H + head) * T + row : NULL, most[j + r],
+                       total[j + r]);
+    }
   }
 }
 
@@ -2828,78 +2941,84 @@ static void igpt__attention_forward(const igpt__math *math, float *out, float *l
      out = P V                       dV = P^T dout,   dP = dout V^T
      P = softmax(Q K^T / sqrt(E))    dS = P * (dP - D) / sqrt(E)
      S = Q K^T                       dQ = dS K,       dK = dS^T Q
-   in blocks of IGPT__BLOCK_BACK queries by IGPT__BLOCK_KEYS keys: dK and dV are complete after all
-   queries of a block of keys, dQ after all blocks. */
+   in blocks of IGPT__BACK_QUERIES queries by IGPT__BACK_KEYS keys: dK and dV are complete after all
+   queries of a block of keys, dQ after all blocks. P and dS lie here with a key a column, ready to
+   be second operands of dV^T = dout^T P and dK^T = Q^T dS. If causal, rows of P end at their query
+   and are zero from there to the end of a panel; what is zero in a whole panel is skipped. */
 static void igpt__attention_backward_task(void *arg, size_t index, int worker)
 {
   const igpt__attention *a = (const igpt__attention *)arg;
   const igpt_kernels *kernels = a->math->kernels;
   const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
   const size_t E = a->E, T = a->T, C = a->H * E, wide = igpt__size_round(E, nr);
-  size_t head = index % a->H, picture = index / a->H, key, start, i, r;
+  const size_t tall = igpt__size_round(E, mr), lds = igpt__back_stride(kernels, T);
+  const size_t most = igpt__least(T, IGPT__BACK_QUERIES, mr);
+  size_t head = index % a->H, picture = index / a->H, key, start, i, j, r;
   const float *q = a->qkv + picture * T * 3 * C + head * E, *k = q + C, *v = k + C;
   const float *dout = a->gradient + picture * T * C + head * E;
   const float *out = a->past + picture * T * C + head * E;
   const float *lse = a->lse + (picture * a->H + head) * T;
   float *dq_out = a->out + picture * T * 3 * C + head * E;
-  size_t lds = igpt__least(T, IGPT__BLOCK_KEYS, nr), most = igpt__least(T, IGPT__BLOCK_BACK, mr);
   float *scratch = igpt__worker(a->math, worker);
   float *lanes_k = igpt__carve(&scratch, lds * E), *lanes_v = igpt__carve(&scratch, lds * E);
   float *packed_k = igpt__carve(&scratch, lds * wide);
-  float *dk = igpt__carve(&scratch, lds * wide), *dv = igpt__carve(&scratch, lds * wide);
+  float *dk = igpt__carve(&scratch, E * lds), *dv = igpt__carve(&scratch, E * lds);
   float *rows_q = igpt__carve(&scratch, most * E), *rows_d = igpt__carve(&scratch, most * E);
-  float *packed_q = igpt__carve(&scratch, most * wide);
-  float *packed_d = igpt__carve(&scratch, most * wide);
+  float *packed_q = igpt__carve(&scratch, most * tall);
+  float *packed_d = igpt__carve(&scratch, most * tall);
   float *p = igpt__carve(&scratch, most * lds), *ds = igpt__carve(&scratch, most * lds);
-  float *packed_p = igpt__carve(&scratch, most * igpt__size_round(lds, mr));
+  float *packed_ds = igpt__carve(&scratch, mr * lds);
+  float *turned = igpt__carve(&scratch, lds * igpt__quad(E));
   float *dq = igpt__carve(&scratch, T * wide), *D = igpt__carve(&scratch, T);
   int round = a->math->round;
 
   for (i = 0; i < T; i++) D[i] = kernels->dot(dout + i * C, out + i * C, E);
-  for (key = 0; key < T; key += IGPT__BLOCK_KEYS) {
-    size_t keys = igpt__min_size(T - key, IGPT__BLOCK_KEYS), first = a->causal ? key : 0;
+  for (key = 0; key < T; key += IGPT__BACK_KEYS) {
+    size_t keys = igpt__min_size(T - key, IGPT__BACK_KEYS);
     kernels->pack(lanes_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, round);
     kernels->pack(lanes_v, nr, v + key * 3 * C, 3 * C, 1, keys, E, round);
     kernels->pack(packed_k, nr, k + key * 3 * C, 1, 3 * C, E, keys, round);
-    memset(dk, 0, keys * wide * sizeof(float));
-    memset(dv, 0, keys * wide * sizeof(float));
-    for (start = first; start < T; start += IGPT__BLOCK_BACK) {
-      size_t rows = igpt__min_size(T - start, IGPT__BLOCK_BACK), seen = keys;
-      if (a->causal) seen = igpt__min_size(keys, start + rows - key);
+    memset(dk, 0, E * lds * sizeof(float));
+    memset(dv, 0, E * lds * sizeof(float));
+    for (start = a->causal ? key : 0; start < T; start += IGPT__BACK_QUERIES) {
+      size_t rows = igpt__min_size(T - start, IGPT__BACK_QUERIES), seen;
       kernels->pack(rows_q, mr, q + start * 3 * C, 3 * C, 1, rows, E, round);
       kernels->pack(rows_d, mr, dout + start * C, C, 1, rows, E, round);
-      kernels->pack(packed_q, nr, q + start * 3 * C, 1, 3 * C, E, rows, round);
-      kernels->pack(packed_d, nr, dout + start * C, 1, C, E, rows, round);
+      kernels->pack(packed_q, mr, q + start * 3 * C, 1, 3 * C, E, rows, round);
+      kernels->pack(packed_d, mr, dout + start * C, 1, C, E, rows, round);
       for (i = 0; i < rows; i += mr) {
-        size_t m = igpt__min_size(mr, rows - i);
-        igpt__tiles(kernels, p + i * lds, lds, rows_q + i * E, lanes_k, m, seen, E, E, 0);
-        igpt__tiles(kernels, ds + i * lds, lds, rows_d + i * E, lanes_v, m, seen, E, E, 0);
+        size_t m = igpt__min_size(mr, rows - i), padded;
+        seen = a->causal ? igpt__min_size(keys, start + i + m - key) : keys;
+        padded = igpt__size_round(seen, nr);
+        igpt__tiles_across(kernels, p + i * lds, lds, rows_q + i * E, lanes_k, m, seen, E, E, 0);
+        igpt__tiles_across(kernels, ds + i * lds, lds, rows_d + i * E, lanes_v, m, seen, E, E, 0);
+        for (r = i; r < i + m; r++) {
+          size_t row = start + r, n = a->causal ? igpt__min_size(seen, row + 1 - key) : seen;
+          float *pr = p + r * lds, *dsr = ds + r * lds;
+          kernels->exp_sum(pr, pr, a->scale, lse[row], n);
+          kernels->softmax_backward(dsr, pr, D[row], a->scale, n, round);
+          memset(pr + n, 0, (padded - n) * sizeof(float));
+          memset(dsr + n, 0, (padded - n) * sizeof(float));
+        }
+        kernels->pack(packed_ds, mr, ds + i * lds, lds, 1, m, seen, 0);
+        igpt__tiles_across(kernels, dq + (start + i) * wide, wide, packed_ds, packed_k, m, E, seen,
+                           keys, key > 0);
       }
-      for (r = 0; r < rows; r++) {
-        size_t row = start + r, n = a->causal ? igpt__min_size(seen, row + 1 - key) : seen;
-        float *pr = p + r * lds, *dsr = ds + r * lds;
-        kernels->exp_sum(pr, pr, a->scale, lse[row], n);
-        kernels->softmax_backward(dsr, pr, D[row], a->scale, n);
-        memset(pr + n, 0, (seen - n) * sizeof(float));
-        memset(dsr + n, 0, (seen - n) * sizeof(float));
+      seen = a->causal ? igpt__min_size(keys, start + rows - key) : keys;
+      for (j = 0; j < seen; j += nr) {
+        i = a->causal && key + j > start ? key + j - start : 0;        /* the first that sees j */
+        igpt__tiles_down(kernels, dv + j, lds, packed_d + i * mr, p + i * lds + j, lds, E,
+                         rows - i, rows, 1);
+        igpt__tiles_down(kernels, dk + j, lds, packed_q + i * mr, ds + i * lds + j, lds, E,
+                         rows - i, rows, 1);
       }
-      kernels->pack(packed_p, mr, p, 1, lds, seen, rows, round);
-      for (i = 0; i < seen; i += mr)
-        igpt__tiles(kernels, dv + i * wide, wide, packed_p + i * rows, packed_d,
-                    igpt__min_size(mr, seen - i), E, rows, rows, 1);
-      kernels->pack(packed_p, mr, ds, 1, lds, seen, rows, round);
-      for (i = 0; i < seen; i += mr)
-        igpt__tiles(kernels, dk + i * wide, wide, packed_p + i * rows, packed_q,
-                    igpt__min_size(mr, seen - i), E, rows, rows, 1);
-      kernels->pack(packed_p, mr, ds, lds, 1, rows, seen, round);
-      for (i = 0; i < rows; i += mr)
-        igpt__tiles(kernels, dq + (start + i) * wide, wide, packed_p + i * seen, packed_k,
-                    igpt__min_size(mr, rows - i), E, seen, keys, key > 0);
     }
-    for (i = 0; i < keys; i++) {
-      memcpy(dq_out + (key + i) * 3 * C + C, dk + i * wide, E * sizeof(float));
-      memcpy(dq_out + (key + i) * 3 * C + 2 * C, dv + i * wide, E * sizeof(float));
-    }
+    igpt__turn(kernels, turned, dk, lds, E, keys);
+    for (i = 0; i < keys; i++)
+      memcpy(dq_out + (key + i) * 3 * C + C, turned + i * igpt__quad(E), E * sizeof(float));
+    igpt__turn(kernels, turned, dv, lds, E, keys);
+    for (i = 0; i < keys; i++)
+      memcpy(dq_out + (key + i) * 3 * C + 2 * C, turned + i * igpt__quad(E), E * sizeof(float));
   }
   for (i = 0; i < T; i++) memcpy(dq_out + i * 3 * C, dq + i * wide, E * sizeof(float));
 }
@@ -2943,7 +3062,7 @@ static void igpt__attention_map_task(void *arg, size_t index, int worker)
     kernels->pack(packed_k, nr, k + key * 3 * C, 3 * C, 1, keys, E, a->math->round);
     for (i = 0; i < rows; i += mr) {
       size_t m = igpt__min_size(mr, rows - i);
-      igpt__tiles(kernels, scores, lds, packed_q + i * E, packed_k, m, keys, E, E, 0);
+      igpt__tiles_across(kernels, scores, lds, packed_q + i * E, packed_k, m, keys, E, E, 0);
       for (r = 0; r < m; r++)
         memcpy(map + (i + r) * T + key, scores + r * lds, keys * sizeof(float));
     }
@@ -3009,6 +3128,22 @@ static void igpt__cache_store(const igpt__math *math, float *cache, const float 
     }
 }
 
+/* softmax_block for a single query, to the same bits */
+static void igpt__row_extend(float *most, float *total, const igpt_kernels *kernels, float *s,
+                             size_t n, float *o, size_t E, float scale)
+{
+  float top = scale * kernels->max(s, n), change, sum = 0;
+  size_t i;
+  if (top < *most) top = *most;
+  change = kernels->exp_sum(NULL, most, 1.0f, top, 1);
+  kernels->scale(o, change, E);
+  kernels->exp_sum(s, s, scale, top, n);
+  for (i = 0; i < n; i++) sum += s[i];
+  kernels->axpy(&sum, change, total, 1);
+  *most = top;
+  *total = sum;
+}
+
 /* One head of one picture */
 static void igpt__attention_decode_task(void *arg, size_t index, int worker)
 {
@@ -3023,16 +3158,15 @@ static void igpt__attention_decode_task(void *arg, size_t index, int worker)
   const float *values = keys + E * tall;
   float *scratch = igpt__worker(a->math, worker);
   float *scores = igpt__carve(&scratch, IGPT__BLOCK_KEYS), *o = igpt__carve(&scratch, E);
-  igpt__row row;
-  row.most = row.total = 0;
+  float most = -HUGE_VALF, total = 0;
   for (key = 0; key < n; key += IGPT__BLOCK_KEYS) {
     size_t seen = igpt__min_size(n - key, IGPT__BLOCK_KEYS);
     kernels->thin(scores, seen, q, E, keys + key, tall, 1, seen, E, 0, a->math->round);
-    igpt__row_extend(&row, kernels, scores, seen, o, E, a->scale, key == 0);
+    igpt__row_extend(&most, &total, kernels, scores, seen, o, key > 0 ? E : 0, a->scale);
     kernels->thin(o, E, scores, seen, values + key * wide, wide, 1, E, seen, key > 0,
                   a->math->round);
   }
-  igpt__row_finish(&row, kernels, a->out + picture * C + head * E, o, NULL, E);
+  igpt__row_finish(a->out + picture * C + head * E, o, E, kernels, NULL, most, total);
 }
 
 /* out (B,C) of position `position`, whose qkv (B,3C) is given and whose key and value the cache has

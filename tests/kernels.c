@@ -156,6 +156,62 @@ TEST(exp_sum)
   }
 }
 
+/* Three blocks, the second with larger scores and masked ones; E rows of o; two ways of rounding. */
+TEST(softmax_block)
+{
+  int isa, round;
+  for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++)
+    for (round = 0; round < 2 && igpt_isa_supported((igpt_isa)isa); round++) {
+      const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa);
+      const size_t columns = (size_t)k->tile_columns, rows[] = { 7, 1, 40 }, E = 5;
+      float *most = part_floats(columns), *total = part_floats(columns);
+      float *o = part_random(E * columns, 2, 9);
+      double exact_most[64], exact_total[64], exact_o[5 * 64];
+      size_t block, i, j;
+      for (j = 0; j < columns; j++) {
+        exact_most[j] = most[j] = -HUGE_VALF;
+        exact_total[j] = total[j] = 0;
+      }
+      for (block = 0; block < 3; block++) {
+        const size_t n = rows[block];
+        float *s = part_random(n * columns, block == 1 ? 9 : 4, block);
+        double *exact = (double *)malloc(n * columns * sizeof *exact);
+        if (block == 2)
+          for (j = 0; j < columns; j++) s[(j % n) * columns + j] = -HUGE_VALF;
+        for (j = 0; j < columns; j++) {
+          double before = exact_most[j], change;
+          for (i = 0; i < n; i++)
+            if (1.5 * s[i * columns + j] > exact_most[j]) exact_most[j] = 1.5 * s[i * columns + j];
+          change = exp(before - exact_most[j]);
+          exact_total[j] *= change;
+          for (i = 0; i < n; i++) {
+            exact[i * columns + j] = exp(1.5 * s[i * columns + j] - exact_most[j]);
+            exact_total[j] += exact[i * columns + j];
+          }
+          for (i = 0; i < E; i++)
+            exact_o[i * columns + j] = block ? exact_o[i * columns + j] * change
+                                             : o[i * columns + j];
+        }
+        k->softmax_block(s, n, 1.5f, most, total, o, block ? E : 0, round);
+        for (i = 0; i < n * columns; i++) {
+          CHECK_NEAR(s[i], exact[i], (round ? 4e-3 : 2e-6) * exact[i]);
+          if (round) CHECK(s[i] == igpt__round_bf16(s[i]));
+        }
+        for (j = 0; j < columns; j++) {
+          CHECK_NEAR(most[j], exact_most[j], 1e-6 * fabs(exact_most[j]));
+          CHECK_NEAR(total[j], exact_total[j], 4e-6 * exact_total[j]);
+        }
+        for (i = 0; i < E * columns; i++)
+          CHECK_NEAR(o[i], exact_o[i], 4e-6 * fabs(exact_o[i]));
+        part_free(s);
+        free(exact);
+      }
+      part_free(most);
+      part_free(total);
+      part_free(o);
+    }
+}
+
 TEST(norm)
 {
   EACH {
@@ -256,10 +312,18 @@ TEST(softmax_backward)
 {
   EACH {
     START;
-    float *p = part_random(n, 1, 1), *ds = part_random(n, 2, 2), *dp = part_copy(ds, n);
-    k->softmax_backward(ds, p, 0.3f, 0.125f, n);
+    float *p = part_random(n, 1, 1), *ds = part_random(n, 2, 2), *dp = part_copy(ds, n), *rounded;
+    k->softmax_backward(ds, p, 0.3f, 0.125f, n, 0);
     for (i = 0; i < n; i++)
       CHECK_NEAR(ds[i], (double)p[i] * ((double)dp[i] - (double)0.3f) * 0.125, 1e-7);
+    rounded = part_copy(dp, n);
+    memcpy(dp, p, n * sizeof *p);
+    k->softmax_backward(rounded, p, 0.3f, 0.125f, n, 1);
+    for (i = 0; i < n; i++) {
+      CHECK(rounded[i] == igpt__round_bf16(ds[i]));
+      CHECK(p[i] == igpt__round_bf16(dp[i]));
+    }
+    part_free(rounded);
     part_free(p);
     part_free(ds);
     part_free(dp);
@@ -581,6 +645,7 @@ int main(void)
   RUN(simple_elements);
   RUN(exponential);
   RUN(exp_sum);
+  RUN(softmax_block);
   RUN(norm);
   RUN(gelu);
 #ifndef IGPT_NO_TRAIN
