@@ -2560,8 +2560,10 @@ enum {
   IGPT__WORKER_TASKS  = 8,        /* a worker, at least: so that all end at about the same time */
   IGPT__PACK_COLUMNS  = 128,      /* of B, at a time, a multiple of every tile's columns */
   IGPT__SLAB_COLUMNS  = 2048,     /* of B, packed at a time */
-  IGPT__THIN_ROWS     = 16,       /* up to so many rows nothing is packed */
-  IGPT__THIN_COLUMNS  = 256,      /* a task then */
+  IGPT__THIN_ROWS     = 4,        /* up to so many rows nothing is packed */
+  IGPT__FEW_ROWS      = 16,       /* up to so many rows B is packed a piece at a time, of */
+  IGPT__FEW_DEPTH     = 64,       /*   so many rows */
+  IGPT__FEW_COLUMNS   = 256,      /*   and so many columns, a task, a multiple of every tile's */
   IGPT__TILE_FLOATS   = 512       /* in the largest tile */
 };
 
@@ -2665,11 +2667,43 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
 static void igpt__matmul_thin_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
-  size_t first = index * IGPT__THIN_COLUMNS;
-  size_t count = igpt__min_size(p->n - first, IGPT__THIN_COLUMNS);
+  size_t first = index * IGPT__FEW_COLUMNS;
+  size_t count = igpt__min_size(p->n - first, IGPT__FEW_COLUMNS);
   (void)worker;
   p->math->kernels->thin(p->c + first, p->ldc, p->a, p->a_row, p->b + first, p->b_row, p->m, count,
                          p->k, p->accumulate, p->math->round);
+}
+
+/* With a few rows of A the time goes into fetching B, which is why a piece of it is packed just
+   before it is used, and the next one is asked for meanwhile. */
+static void igpt__matmul_few_task(void *arg, size_t index, int worker)
+{
+  const igpt__product *p = (const igpt__product *)arg;
+  const igpt_kernels *kernels = p->math->kernels;
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
+  size_t first = index * IGPT__FEW_COLUMNS, count = igpt__min_size(p->n - first, IGPT__FEW_COLUMNS);
+  size_t deep, depth, i, j, r, l;
+  float *a = igpt__worker(p->math, worker), *b = a + IGPT__FEW_DEPTH * (IGPT__FEW_ROWS + mr);
+  for (deep = 0; deep < p->k; deep += depth) {
+    const float *from = p->b + deep * p->b_row + first;
+    const int accumulate = p->accumulate || deep > 0;
+    depth = igpt__min_size(p->k - deep, IGPT__FEW_DEPTH);
+    kernels->pack(a, mr, p->a + deep, p->a_row, 1, p->m, depth, p->math->round);
+    kernels->pack(b, nr, from, 1, p->b_row, count, depth, p->math->round);
+    for (j = 0; j < count; j += nr) {
+      for (r = j * depth / count; r < (j + nr) * depth / count; r++)
+        for (l = 0; l < count && deep + depth + r < p->k; l += 16)
+          IGPT__PREFETCH(from + (depth + r) * p->b_row + l);
+      for (i = 0; i < p->m; i += mr) {
+        float *c = p->c + i * p->ldc + first + j;
+        size_t m = igpt__min_size(mr, p->m - i);
+        if (count - j < nr)
+          igpt__tile_edge(kernels, c, p->ldc, a + i * depth, b + j * depth, m, count - j, depth,
+                          accumulate);
+        else kernels->tile(c, p->ldc, a + i * depth, b + j * depth, nr, m, depth, accumulate);
+      }
+    }
+  }
 }
 
 /* C (m,n) = A (m,k) B (k,n) [+ C]. Element (i,p) of A is a[i * a_row + p * a_column], likewise B; C
@@ -2700,8 +2734,10 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
   p.n = n;
   p.k = k;
   p.accumulate = accumulate;
-  if (m <= IGPT__THIN_ROWS && a_column == 1 && b_column == 1) {
-    igpt__run(&math->runner, igpt__matmul_thin_task, &p, igpt__divide_up(n, IGPT__THIN_COLUMNS));
+  if (m <= IGPT__FEW_ROWS && a_column == 1 && b_column == 1) {
+    const int thin = m <= IGPT__THIN_ROWS;
+    igpt__run(&math->runner, thin ? igpt__matmul_thin_task : igpt__matmul_few_task, &p,
+              igpt__divide_up(n, IGPT__FEW_COLUMNS));
     return;
   }
   p.strip = IGPT__BLOCK_ROWS / mr * mr;

@@ -156,7 +156,7 @@ TEST(exp_sum)
   }
 }
 
-/* Three blocks, the second with larger scores and masked ones; E rows of o; two ways of rounding. */
+/* Three blocks, the second with larger scores, the third with masked ones; E rows of o */
 TEST(softmax_block)
 {
   int isa, round;

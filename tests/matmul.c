@@ -11,13 +11,15 @@ typedef struct shape {
   size_t m, n, k;
 } shape;
 
-/* around the edges of tiles (4, 6, 8, 12 rows; 4, 8, 16, 32 columns), of blocks (48 rows, 1024
-   and 2048 columns, depth 512), of `thin` (16 rows), and nothing at all */
+/* around the edges of tiles (4, 6, 8, 12 rows; 4, 8, 16, 32 columns), of blocks (96 rows, 128 and
+   2048 columns, depth 512), of few rows (16; 64 deep, 256 columns) and of `thin` (4), and nothing
+   at all */
 static const shape shapes[] = {
   { 0, 5, 5 }, { 5, 0, 5 }, { 5, 5, 0 }, { 1, 1, 1 }, { 2, 3, 5 }, { 6, 16, 7 }, { 12, 32, 9 },
   { 13, 33, 8 }, { 16, 40, 70 }, { 17, 31, 33 }, { 47, 15, 1 }, { 48, 64, 256 }, { 49, 65, 257 },
   { 97, 101, 103 }, { 1, 513, 300 }, { 20, 1025, 19 }, { 101, 7, 530 }, { 16, 1100, 5 },
-  { 50, 2, 512 }, { 18, 35, 1025 }, { 17, 2051, 3 }
+  { 50, 2, 512 }, { 18, 35, 1025 }, { 17, 2051, 3 }, { 4, 257, 65 },
+  { 5, 300, 129 }, { 9, 511, 64 }
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
