@@ -7330,8 +7330,8 @@ static igpt_result igpt__file_begin(igpt__file **out, const igpt_source *source,
   for (i = 0; i < 8; i++) size |= (uint64_t)length[i] << 8 * i;
   if (size > IGPT__HEADER_MOST || size > source->size - 8 || size < 2)
     return igpt__fail(log, IGPT_BAD_FILE,
-                      "the header has %u bytes, of a file of %u (and %d at most)", size,
-                      source->size, (int)IGPT__HEADER_MOST);
+                      "not a safetensors file, or cut off: it begins with a header of %u bytes, of "
+                      "a file of %u (and %d at most)", size, source->size, (int)IGPT__HEADER_MOST);
 
   /* "":{"dtype":"U8","shape":[],"data_offsets":[0,0]}, has 50 bytes: there are not more entries */
   capacity = (size_t)size / 50 + 1;

@@ -553,11 +553,18 @@ static void fit_palette(tool *t, const pictures *p, igpt_kmeans_report *report)
 
 /* ---- the model ------------------------------------------------------------------------------ */
 
+static int json_says(const char *json, const char *name, const char *value)
+{
+  const char *found = json_find(json, name);
+  return found && !strncmp(found, value, strlen(value));
+}
+
 /* What config.json of a Hugging Face ImageGPT says, for a file that cannot say it itself. */
 static void hugging_face_config(const tool *t, igpt_config *config, const char *folder)
 {
   char *path = join(folder, "config.json"), *json = json_file(path);
   const char *activation = json_find(json, "activation_function");
+  const char *inner = json_find(json, "n_inner");
   const int positions = (int)json_number(path, json, "n_positions", 1, 1 << 24);
   config->layers = (int)json_number(path, json, "n_layer", 1, 1000);
   config->heads = (int)json_number(path, json, "n_head", 1, 1024);
@@ -567,7 +574,16 @@ static void hugging_face_config(const tool *t, igpt_config *config, const char *
   if (activation && strncmp(activation, "\"quick_gelu\"", 12) != 0)
     die("%s: \"activation_function\" is %.*s, and must be \"quick_gelu\"", path,
         (int)strcspn(activation, ",}\n"), activation);
-  config->rows =
+  if (json_says(json, "scale_attn_weights", "false"))
+    die("%s: \"scale_attn_weights\" is false, and must be true", path);
+  if (json_says(json, "scale_attn_by_inverse_layer_idx", "true"))
+    die("%s: \"scale_attn_by_inverse_layer_idx\" is true, and must be false", path);
+  if (inner && strncmp(inner, "null", 4) != 0 && atoi(inner) != 4 * config->width)
+    die("%s: \"n_inner\" is %d, and must be 4 times \"n_embd\", which is %d", path, atoi(inner),
+        config->width);
+  if (given(&t->o, OPT_HEADS) && whole(&t->o, OPT_HEADS) != config->heads)
+    die("%s: \"n_head\" is %d, and --heads is %d", path, config->heads, whole(&t->o, OPT_HEADS));
+  config->rows = config->columns =
       given(&t->o, OPT_SIDE) ? whole(&t->o, OPT_SIDE) : (int)(sqrt((double)positions) + 0.5);
   if (config->rows * config->rows != positions)
     die("%s: \"n_positions\" is %d, which is not %d x %d", path, positions, config->rows,

@@ -275,6 +275,17 @@ config '"n_head": 4, ' quick_gelu '}'
 refuses "... that contradicts its tensors" "heads 4 2" eval --model hf $data
 config '"n_head": 2, ' quick_gelu ''
 refuses "... whose JSON ends early" "config.json JSON" eval --model hf $data
+config '"n_head": 2, ' quick_gelu ', "scale_attn_weights": false}'
+refuses "... with unscaled attention" "config.json scale_attn_weights false" eval --model hf $data
+config '"n_head": 2, ' quick_gelu ', "scale_attn_by_inverse_layer_idx": true}'
+refuses "... with attention scaled by depth" "config.json inverse_layer true" eval --model hf $data
+config '"n_head": 2, ' quick_gelu ', "n_inner": 48}'
+refuses "... with a narrower middle" "config.json n_inner 48 16" eval --model hf $data
+config '"n_head": 2, ' quick_gelu ', "n_inner": null}'
+runs "... with the usual one" eval --model hf $data
+refuses "... against --heads" "config.json 2 4" eval --model hf --heads 4 $data
+sed -i 's/"n_positions": 64/"n_positions": 1024/' hf/config.json
+refuses "... with more positions than weights" "model.safetensors 32 8" eval --model hf $data
 rm hf/config.json
 refuses "... without config.json" "config.json" eval --model hf $data
 
