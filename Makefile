@@ -123,8 +123,7 @@ bench-peers: $(B)/bench/train $(B)/bench/palette_probe
 	  { echo "bench-peers needs python3 with torch and scikit-learn (pip install)"; exit 1; }
 	@mkdir -p $(B)/peers
 	$(B)/bench/train 7 -1 "python3 bench/peers/torch_step.py"
-	$(B)/bench/palette_probe --dump $(B)/peers
-	python3 bench/peers/palette_probe.py $(B)/peers
+	$(B)/bench/palette_probe --dump $(B)/peers --peer "python3 bench/peers/palette_probe.py"
 
 clean:
 	rm -rf $(B)

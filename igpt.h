@@ -91,7 +91,7 @@
     | static uint16_t tokens[64 * 1024];
     | int step;
     | igpt_palette_fit(&palette, NULL, rgb, 64 * 1024, NULL);
-    | igpt_palette_encode(&palette, tokens, rgb, 64 * 1024);
+    | igpt_palette_encode(&palette, tokens, rgb, 64 * 1024, NULL);
     | shape.config.vocabulary = palette.colours;
     | igpt_pool_create(&pool, 0, NULL);            // a thread for every processor
     | work.train = 1;
@@ -153,7 +153,8 @@
    igpt_model_create and igpt_session_create each take one block: from the desc's allocator, from
    malloc (IGPT_MALLOC) or from `memory` that you give; igpt_model_bytes, igpt_session_bytes and
    igpt_plan_make say how much before. Nothing is allocated while a session works. Fitting a palette
-   or a probe, and reading a file, take scratch from the desc's allocator and give it back.
+   or a probe, encoding many pixels and reading a file take scratch from the desc's allocator and
+   give it back.
 
    A model takes 4 bytes a weight. A session without training takes about 40 bytes a position and
    unit of width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and
@@ -413,9 +414,19 @@ IGPTDEF igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *repo
                                      const uint8_t *rgb, size_t pixels,
                                      const igpt_kmeans_desc *desc);
 
-/* Nearest centre in squared Euclidean distance, the lowest index on ties. tokens: (pixels). */
+typedef struct igpt_encode_desc {
+  igpt_isa       isa;
+  igpt_runner    runner;
+  igpt_allocator allocator;       /* scratch, given back before the call returns */
+  igpt_log       log;
+} igpt_encode_desc;
+
+/* Nearest centre in squared Euclidean distance, the lowest index on ties. tokens: (pixels). From
+   some 16,384 pixels on (more for small palettes) 700 KB of scratch a worker make it many times
+   faster; if the allocator has none, the tokens are the same. desc may be null. */
 IGPTDEF igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens,
-                                        const uint8_t *rgb, size_t pixels);
+                                        const uint8_t *rgb, size_t pixels,
+                                        const igpt_encode_desc *desc);
 
 /* rgb = rint(127.5 * (centre + 1)), half to even, as the official sampler does.
    IGPT_BAD_ARGUMENT, and nothing written, if a token is not below `colours`. */
@@ -1314,9 +1325,19 @@ struct igpt_kernels {
   void   (*gelu)(float *y, const float *x, size_t n);       /* y = x sigmoid(1.702 x); y may be x */
 
   /* index[i] = the c with the smallest |points[i] - centres[c]|^2, the lowest on ties. points:
-     (count,3); centres: planar (3,padded), padded a multiple of 64, 1e18f where there is none. */
+     (count,3); centres: planar (3,padded), padded a multiple of 16, 1e18f where there is none. */
   void   (*nearest)(uint16_t *index, const float *points, const float *centres, size_t count,
                     size_t padded);
+
+  /* The same distances, to eight centres only, of each pixel's own choice: index[i] = the c with
+     the smallest |rgb[i] - centres[c]|^2, where 4 c is in lists[which[i]]; on ties the one that is
+     first in the list. centres: (.,4), lists: (.,8). */
+  void   (*among)(uint16_t *index, const uint8_t *rgb, const float *centres,
+                  const uint16_t *lists, const uint16_t *which, size_t count);
+
+  /* beyond[i] > 0 only if some other centre is nearer than centre i to every place of the box from
+     box[0..2] to box[3..5], by more than rounding could change. centres as in nearest. */
+  void   (*beyond)(float *beyond, const float *centres, const float *box, size_t padded);
 
 #ifndef IGPT_NO_TRAIN
   /* dx += and dg += the gradients of norm, from dy, x, g and the r that norm returned */
@@ -1375,6 +1396,7 @@ struct igpt_kernels {
      BF16                 rounds to bfloat16, ties to even
      QUADS(a,b,c,d)       transposes the 4 by 4 blocks that four vectors hold side by side
      STOREQ(p,step,v)     the runs of four floats of v, `step` floats apart
+     ROWS(p,m,n)          four floats from p + m, with AVX2 four more from p + n
      D DZERO SQUARES TOTAL   float64 sums of squares
 
    Fog, "Optimizing software in C++", 2004-2023, explains the hardware side.                      */
@@ -1437,6 +1459,7 @@ struct igpt_kernels {
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
   #define STOREQ(p, step, v) K(storeq)(p, step, v)
+  #define ROWS(p, m, n) K(rows)((p) + (m), (p) + (n))
   #define D __m256d
   #define DZERO() _mm256_setzero_pd()
   #define SQUARES(d, v) K(squares)(d, v)
@@ -1500,6 +1523,7 @@ struct igpt_kernels {
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
   #define STOREQ(p, step, v) ((void)(step), vst1q_f32(p, v))
+  #define ROWS(p, m, n) ((void)(n), vld1q_f32((p) + (m)))
   #define D float64x2_t
   #define DZERO() vdupq_n_f64(0.0)
   #define SQUARES(d, v) K(squares)(d, v)
@@ -1557,6 +1581,11 @@ TARGET IGPT__INLINE void K(storeq)(float *p, size_t step, V v)
 {
   _mm_storeu_ps(p, _mm256_castps256_ps128(v));
   _mm_storeu_ps(p + step, _mm256_extractf128_ps(v, 1));
+}
+
+TARGET IGPT__INLINE V K(rows)(const float *p, const float *q)
+{
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1);
 }
 
 TARGET IGPT__INLINE D K(squares)(D d, V v)
@@ -2149,6 +2178,121 @@ TARGET static void K(nearest)(uint16_t *index, const float *points, const float 
   }
 }
 
+/* Four pixels at a time. Rows of four floats are transposed to planes, and then four pixels'
+   distances, so that a lane sees those of half a list one after the other; a later one must be
+   nearer to win. A list is one vector of AVX2, which AVX-512 borrows, and two of NEON. */
+#if IGPT__PASS == 1
+static void K(among)(uint16_t *index, const uint8_t *rgb, const float *centres,
+                     const uint16_t *lists, const uint16_t *which, size_t count)
+{
+  size_t i, j;
+  for (i = 0; i < count; i++, rgb += 3) {
+    const uint16_t *list = lists + 8 * (size_t)which[i];
+    float best = HUGE_VALF;
+    for (j = 0; j < 8; j++) {
+      const float *c = centres + list[j];
+      float r = (float)rgb[0] - c[0], g = (float)rgb[1] - c[1], b = (float)rgb[2] - c[2];
+      float d = FMA(b, b, FMA(g, g, MUL(r, r)));
+      if (d < best) { best = d; index[i] = list[j] / 4; }
+    }
+  }
+}
+#elif IGPT__PASS != 3
+TARGET static void K(among)(uint16_t *index, const uint8_t *rgb, const float *centres,
+                            const uint16_t *lists, const uint16_t *which, size_t count)
+{
+  size_t i, h, q;
+  for (i = 0; i < count; i += 4) {
+    const uint16_t *list[4];
+    float least[8], at[8];
+    V number[4];
+    IGPT__UNROLL
+    for (q = 0; q < 4; q++) {
+      list[q] = lists + 8 * (size_t)which[i + q < count ? i + q : count - 1];
+      number[q] = SPLAT((float)q);
+    }
+    IGPT__UNROLL
+    for (h = 0; h < 8 / W; h++) {
+      V d[4], best, place = ZERO();
+      IGPT__UNROLL
+      for (q = 0; q < 4; q++) {
+        const uint8_t *p = rgb + 3 * (i + q < count ? i + q : count - 1);
+        const uint16_t *n = list[q] + 4 * h;
+        V red = ROWS(centres, n[0], n[4 % W]), green = ROWS(centres, n[1], n[1 + 4 % W]);
+        V blue = ROWS(centres, n[2], n[2 + 4 % W]), rest = ROWS(centres, n[3], n[3 + 4 % W]);
+        QUADS(red, green, blue, rest);
+        (void)rest;
+        red = SUB(SPLAT((float)p[0]), red);
+        green = SUB(SPLAT((float)p[1]), green);
+        blue = SUB(SPLAT((float)p[2]), blue);
+        d[q] = FMA(blue, blue, FMA(green, green, MUL(red, red)));
+      }
+      QUADS(d[0], d[1], d[2], d[3]);
+      best = d[0];
+      IGPT__UNROLL
+      for (q = 1; q < 4; q++) {
+        place = BELOW(d[q], best, number[q], place);
+        best = BELOW(d[q], best, d[q], best);
+      }
+      STORE(least + h * W, best);
+      STORE(at + h * W, place);
+    }
+    for (q = 0; q < 4 && i + q < count; q++) {
+      size_t second = least[q + 4] < least[q];
+      index[i + q] = list[q][(size_t)(int)at[q + 4 * second] + 4 * second] / 4;
+    }
+  }
+}
+#endif
+
+/* z is the centre nearest to the middle of the box. Another centre y has its best case at the
+   corner v of the box in the direction y - z: |y - p|^2 - |z - p|^2 is linear in p, and least there. The margin is 1e-5 of the largest |z - p|^2, many times what rounding does. */
+TARGET static void K(beyond)(float *beyond, const float *centres, const float *box, size_t padded)
+{
+  float lane[W], least[W], at[W], bound = 0;
+  V best = SPLAT(HUGE_VALF), which = ZERO(), number, margin, low[3], high[3], z[3];
+  size_t i, j, w;
+  for (w = 0; w < W; w++) lane[w] = (float)w;
+  number = LOAD(lane);
+  for (j = 0; j < 3; j++) {
+    low[j] = SPLAT(box[j]);
+    high[j] = SPLAT(box[3 + j]);
+    z[j] = SPLAT(0.5f * (box[j] + box[3 + j]));
+  }
+  for (i = 0; i < padded; i += W, number = ADD(number, SPLAT((float)W))) {
+    V d = ZERO();
+    IGPT__UNROLL
+    for (j = 0; j < 3; j++) {
+      V e = SUB(LOAD(centres + j * padded + i), z[j]);
+      d = FMA(e, e, d);
+    }
+    which = BELOW(d, best, number, which);
+    best = BELOW(d, best, d, best);
+  }
+  STORE(least, best);
+  STORE(at, which);
+  for (w = 1; w < W; w++)
+    if (least[w] < least[0]) { least[0] = least[w]; at[0] = at[w]; }
+  for (j = 0; j < 3; j++) {
+    float c = centres[j * padded + (size_t)at[0]], below = c - box[j], above = box[3 + j] - c;
+    float far_side = below > above ? below : above;
+    bound += far_side * far_side;
+    z[j] = SPLAT(c);
+  }
+  margin = SPLAT(1e-5f * bound);
+  for (i = 0; i < padded; i += W) {
+    V own = ZERO(), other = margin;
+    IGPT__UNROLL
+    for (j = 0; j < 3; j++) {
+      V y = LOAD(centres + j * padded + i), v = BELOW(z[j], y, high[j], low[j]);
+      V a = SUB(y, v), b = SUB(z[j], v);
+      own = FMA(a, a, own);
+      other = FMA(b, b, other);
+    }
+    STORE(beyond + i, SUB(own, other));
+  }
+}
+
 /* ---- training -------------------------------------------------------------------------------- */
 #ifndef IGPT_NO_TRAIN
 
@@ -2246,7 +2390,13 @@ TARGET static void K(adam)(float *w, float *m, float *v, float *g, const igpt__a
 
 static const igpt_kernels K(kernels) = {
   ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(dot), K(sum_squares), K(max), K(axpy), K(add),
-  K(scale), K(exp_sum), K(softmax_block), K(norm), K(gelu), K(nearest)
+  K(scale), K(exp_sum), K(softmax_block), K(norm), K(gelu), K(nearest),
+#if IGPT__PASS == 3
+  igpt__among_avx2,
+#else
+  K(among),
+#endif
+  K(beyond)
 #ifndef IGPT_NO_TRAIN
   , K(norm_backward), K(gelu_backward), K(softmax_backward), K(adam)
 #endif
@@ -2280,6 +2430,7 @@ static const igpt_kernels K(kernels) = {
 #undef BF16
 #undef QUADS
 #undef STOREQ
+#undef ROWS
 #undef D
 #undef DZERO
 #undef SQUARES
@@ -2520,6 +2671,27 @@ static int igpt__trial_nearest(const igpt_kernels *k)
   return fast[0] == 7 && memcmp(fast, plain, sizeof fast) == 0;
 }
 
+/* Pixels that choose between two lists, of which one holds a tie; and the centres beyond a box. */
+static int igpt__trial_lists(const igpt_kernels *k)
+{
+  const uint16_t lists[16] = { 0, 4, 8, 60, 12, 56, 16, 20, 24, 60, 36, 40, 28, 32, 44, 28 };
+  const float box[6] = { -0.5f, 0, 0.25f, 0.125f, 0.5f, 0.5f };
+  uint8_t rgb[3 * 25];
+  uint16_t which[25], fast[25], plain[25];
+  float centres[4 * 16], beyond[16], plainly[16];
+  size_t i;
+  igpt__trial_fill(centres, 4 * 16, 9);
+  k->beyond(beyond, centres, box, 16);
+  igpt__kernels_generic.beyond(plainly, centres, box, 16);
+  for (i = 0; i < 4 * 16; i++) centres[i] = 128 + 100 * centres[i];
+  memcpy(centres + 56, centres, 4 * sizeof(float));
+  for (i = 0; i < 3 * 25; i++) rgb[i] = (uint8_t)(i * 89);
+  for (i = 0; i < 25; i++) which[i] = (uint16_t)(i % 3 == 1);
+  k->among(fast, rgb, centres, lists, which, 25);
+  igpt__kernels_generic.among(plain, rgb, centres, lists, which, 25);
+  return memcmp(fast, plain, sizeof fast) == 0 && igpt__alike(beyond, plainly, 16);
+}
+
 igpt_result igpt_selftest(igpt_isa isa)
 {
   const igpt_kernels *k = igpt_kernels_for(isa);
@@ -2537,7 +2709,7 @@ igpt_result igpt_selftest(igpt_isa isa)
       return IGPT_SELFTEST_FAILED;
   }
   if (!igpt__trial_products(k, 0) || !igpt__trial_products(k, 1) || !igpt__trial_softmax(k, 0) ||
-      !igpt__trial_nearest(k))
+      !igpt__trial_nearest(k) || !igpt__trial_lists(k))
     return IGPT_SELFTEST_FAILED;
   return IGPT_OK;
 }
@@ -5191,7 +5363,10 @@ igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *ma
    for bit. (3) All sums are sums of integers: no order of adding, and so no number of workers,
    changes anything.
 
-   Cost of a round: distinct colours x (about 64 distances), instead of pixels x 512.
+   Encoding filters in the same way: a table of small cells of the cube holds the few centres that
+   can be nearest to anything in the cell.
+
+   Cost of a round: distinct colours x (about 32 distances), instead of pixels x 512.
 
    Arthur, Vassilvitskii: "k-means++: the advantages of careful seeding", SODA 2007.
    Kanungo et al.: "An efficient k-means clustering algorithm", PAMI 2002.                        */
@@ -5214,39 +5389,83 @@ static float igpt__palette_unit_of(float v) { return (float)((double)v / 127.5 -
 #define IGPT__PALETTE_FAR 1e18f   /* where unused places of the kernel's centres are */
 #define IGPT__PALETTE_REACH 1e4f  /* centres further out than this, in units, are refused */
 
-static igpt_result igpt__palette_check(const igpt_palette *palette)
+static igpt_result igpt__palette_check(const igpt_palette *palette, const igpt_log *log)
 {
   int i, j;
-  if (!palette || palette->colours < 1 || palette->colours > IGPT_PALETTE_MAX)
-    return IGPT_BAD_ARGUMENT;
+  if (!palette) return igpt__fail(log, IGPT_BAD_ARGUMENT, "palette is null");
+  if (palette->colours < 1 || palette->colours > IGPT_PALETTE_MAX)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT, "palette->colours is %d, and must be 1..%d",
+                      palette->colours, IGPT_PALETTE_MAX);
   for (i = 0; i < palette->colours; i++)
     for (j = 0; j < 3; j++) {
       float c = palette->centre[i][j];
-      if (!igpt__finite((double)c)) return IGPT_NOT_FINITE;
-      if (c > IGPT__PALETTE_REACH || c < -IGPT__PALETTE_REACH) return IGPT_BAD_ARGUMENT;
+      if (igpt__finite((double)c) && c <= IGPT__PALETTE_REACH && c >= -IGPT__PALETTE_REACH)
+        continue;
+      return igpt__fail(log, igpt__finite((double)c) ? IGPT_BAD_ARGUMENT : IGPT_NOT_FINITE,
+                        "palette->centre[%d][%d] is %g, and must be within +-%g", i, j, (double)c,
+                        (double)IGPT__PALETTE_REACH);
     }
   return IGPT_OK;
 }
 
-/* Centres for the kernel: to (3,padded) in 8-bit steps. Returns padded, a multiple of 64. */
-static size_t igpt__palette_planes(float *to, const igpt_palette *palette)
+/* Places of the cube, both corners included. */
+typedef struct igpt__colour_box { uint8_t low[3], high[3]; } igpt__colour_box;
+
+/* Centres that are compared: (3,padded), and which they are, ascending: lowest index on ties. */
+typedef struct igpt__nearby {
+  float    planes[3 * IGPT_PALETTE_MAX];
+  uint16_t which[IGPT_PALETTE_MAX];
+  size_t   count, padded;
+} igpt__nearby;
+
+static void igpt__palette_nearby(igpt__nearby *to, const igpt_palette *palette)
 {
-  size_t i, j, n = (size_t)palette->colours, padded = igpt__size_round(n, 64);
+  size_t i, j, n = (size_t)palette->colours, padded = igpt__size_round(n, 16);
   for (j = 0; j < 3; j++)
     for (i = 0; i < padded; i++)
-      to[j * padded + i] =
+      to->planes[j * padded + i] =
         i < n ? igpt__palette_step_of(palette->centre[i][j]) : IGPT__PALETTE_FAR;
-  return padded;
+  for (i = 0; i < n; i++) to->which[i] = (uint16_t)i;
+  to->count = n;
+  to->padded = padded;
+}
+
+/* to = those of `from` that can be nearest to a colour in the box. Nothing that the kernel could
+   choose is lost. */
+static void igpt__palette_filter(igpt__nearby *to, const igpt__nearby *from,
+                                 const igpt__colour_box *box, const igpt_kernels *kernels)
+{
+  float beyond[IGPT_PALETTE_MAX], sides[6];
+  size_t i, j, count = 0, padded;
+  for (j = 0; j < 3; j++) {
+    sides[j] = (float)box->low[j];
+    sides[3 + j] = (float)box->high[j];
+  }
+  kernels->beyond(beyond, from->planes, sides, from->padded);
+  for (i = 0; i < from->count; i++) {
+    to->which[count] = (uint16_t)i;
+    count += !(beyond[i] > 0);
+  }
+  padded = igpt__size_round(count, 16);
+  for (j = 0; j < 3; j++) {
+    float *plane = to->planes + j * padded;
+    const float *source = from->planes + j * from->padded;
+    for (i = 0; i < count; i++) plane[i] = source[to->which[i]];
+    for (; i < padded; i++) plane[i] = IGPT__PALETTE_FAR;
+  }
+  for (i = 0; i < count; i++) to->which[i] = from->which[to->which[i]];
+  to->count = count;
+  to->padded = padded;
 }
 
 /* ---- encode, decode, error ------------------------------------------------------------------ */
 
-#define IGPT__PALETTE_BLOCK 256   /* pixels at a time: 4 KB of the stack, the centres 6 KB */
+#define IGPT__PALETTE_BLOCK 256   /* pixels at a time: 4 KB of the stack, the centres 7 KB */
 
-/* index_i = argmin over j of |pixel_i - centre_j|^2. A pixel equal to the one before it shares its
-   answer: drawings and digits are mostly such runs. */
+/* index_i = argmin over j of |pixel_i - centre_j|^2, by looking at all centres. A pixel equal to
+   the one before it shares its answer: drawings and digits are mostly such runs. */
 static void igpt__palette_block(uint16_t *tokens, const uint8_t *rgb, size_t count,
-                                const float *planes, size_t padded, const igpt_kernels *kernels)
+                                const igpt__nearby *all, const igpt_kernels *kernels)
 {
   float points[IGPT__PALETTE_BLOCK * 3];
   uint16_t found[IGPT__PALETTE_BLOCK], slot[IGPT__PALETTE_BLOCK];
@@ -5261,25 +5480,210 @@ static void igpt__palette_block(uint16_t *tokens, const uint8_t *rgb, size_t cou
     }
     slot[i] = (uint16_t)(used - 1);
   }
-  kernels->nearest(found, points, planes, used, padded);
+  kernels->nearest(found, points, all->planes, used, all->padded);
   for (i = 0; i < count; i++) tokens[i] = found[slot[i]];
 }
 
-igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens, const uint8_t *rgb,
-                                size_t pixels)
+/* Many pixels are worth a table. The cube is cut into 32^3 cells, 8 steps wide, and each has a list
+   of the centres that can be nearest to one of its places: 2 of 512 in the mean over the cells of a
+   palette of photographs, 4 over their pixels. Lists are made when a pixel asks for one, for a cube
+   of 4^3 cells together, from the few centres that can be nearest to the cube, then to its eighths,
+   then to theirs. A cell with more than 8 centres is divided further, down to single places; where
+   that does not help (many equal centres) or the nodes are used up, all centres are looked at. */
+enum {
+  IGPT__CELLS = 1 << 15,
+  IGPT__NODES = IGPT__CELLS + 8 * 512,
+  IGPT__LIST = 8
+};
+
+enum { IGPT__NODE_NEW, IGPT__NODE_LIST, IGPT__NODE_SPLIT, IGPT__NODE_CROWDED };
+
+/* The table of one worker. list: 4 times an index, as the kernel wants it; the last is repeated
+   where there are fewer. For a divided cell list[.][0] is an eighth of its first child's node. */
+typedef struct igpt__cells {
+  size_t       nodes;             /* in use */
+  igpt__nearby depth[6];          /* of the box of 32, 16, ... 1 steps that is worked on */
+  uint16_t     list[IGPT__NODES][IGPT__LIST];
+  uint8_t      kind[IGPT__NODES];
+} igpt__cells;
+
+static size_t igpt__cell_of(const uint8_t *rgb)
 {
-  float planes[3 * IGPT_PALETTE_MAX];
-  size_t at, padded;
+  return (size_t)(rgb[0] >> 3 << 10 | rgb[1] >> 3 << 5 | rgb[2] >> 3);
+}
+
+/* Lists for all cells of a box of 32 >> depth steps, whose first (or only) node is `node`, out of
+   the centres `from`. */
+static void igpt__cells_grow(igpt__cells *cells, size_t node, const uint8_t *low, int depth,
+                             const igpt__nearby *from, const igpt_kernels *kernels)
+{
+  igpt__nearby *left = &cells->depth[depth];
+  igpt__colour_box box;
+  size_t i, j, children = 0, wide = depth < 2 ? (size_t)4 >> depth : 1;
+  int size = 32 >> depth;
+  for (j = 0; j < 3; j++) {
+    box.low[j] = low[j];
+    box.high[j] = (uint8_t)(low[j] + size - 1);
+  }
+  igpt__palette_filter(left, from, &box, kernels);
+  if (left->count > IGPT__LIST && depth >= 2 && size > 1 && cells->nodes < IGPT__NODES) {
+    children = cells->nodes;
+    cells->nodes += 8;
+    cells->kind[node] = IGPT__NODE_SPLIT;
+    cells->list[node][0] = (uint16_t)(children / 8);
+  }
+  if (left->count > IGPT__LIST && (depth < 2 || children)) {
+    for (i = 0; i < 8; i++) {
+      uint8_t corner[3];
+      for (j = 0; j < 3; j++) corner[j] = (uint8_t)(low[j] + (i >> (2 - j) & 1) * (size_t)size / 2);
+      igpt__cells_grow(cells, depth < 2 ? igpt__cell_of(corner) : children + i, corner, depth + 1,
+                       left, kernels);
+    }
+    return;
+  }
+  for (i = 0; i < wide * wide * wide; i++) {
+    size_t at = node + (i / wide / wide << 10) + (i / wide % wide << 5) + i % wide;
+    for (j = 0; j < IGPT__LIST; j++)
+      cells->list[at][j] = (uint16_t)(4 * left->which[igpt__min_size(j, left->count - 1)]);
+    cells->kind[at] = left->count > IGPT__LIST ? IGPT__NODE_CROWDED : IGPT__NODE_LIST;
+  }
+}
+
+/* The node of a pixel whose cell has no list of its own, or none yet. */
+static size_t igpt__cells_find(igpt__cells *cells, const uint8_t *rgb, const igpt__nearby *all,
+                               const igpt_kernels *kernels)
+{
+  size_t node = igpt__cell_of(rgb);
+  int bit;
+  if (cells->kind[node] == IGPT__NODE_NEW) {
+    uint8_t low[3];
+    int j;
+    for (j = 0; j < 3; j++) low[j] = (uint8_t)(rgb[j] & 0xe0);
+    igpt__cells_grow(cells, igpt__cell_of(low), low, 0, all, kernels);
+  }
+  for (bit = 2; cells->kind[node] == IGPT__NODE_SPLIT; bit--)
+    node = 8 * (size_t)cells->list[node][0] + (size_t)((rgb[0] >> bit & 1) << 2 |
+                                                       (rgb[1] >> bit & 1) << 1 |
+                                                       (rgb[2] >> bit & 1));
+  return node;
+}
+
+/* What igpt__palette_block does, by the table. */
+static void igpt__cells_block(igpt__cells *cells, uint16_t *tokens, const uint8_t *rgb,
+                              size_t count, const float *centres, const igpt__nearby *all,
+                              const igpt_kernels *kernels)
+{
+  uint16_t which[IGPT__PALETTE_BLOCK], crowded[IGPT__PALETTE_BLOCK];
+  uint8_t pixels[3 * IGPT__PALETTE_BLOCK];
+  size_t i, late = 0;
+  for (i = 0; i < count; i++) {
+    size_t node = igpt__cell_of(rgb + 3 * i);
+    if (cells->kind[node] != IGPT__NODE_LIST) {
+      node = igpt__cells_find(cells, rgb + 3 * i, all, kernels);
+      if (cells->kind[node] == IGPT__NODE_CROWDED) {
+        memcpy(pixels + 3 * late, rgb + 3 * i, 3);
+        crowded[late++] = (uint16_t)i;
+      }
+    }
+    which[i] = (uint16_t)node;
+  }
+  kernels->among(tokens, rgb, centres, cells->list[0], which, count);
+  if (late) {
+    igpt__palette_block(which, pixels, late, all, kernels);
+    for (i = 0; i < late; i++) tokens[crowded[i]] = which[i];
+  }
+}
+
+#define IGPT__ENCODE_CHUNK 16384  /* pixels of a task */
+
+typedef struct igpt__encode {
   const igpt_kernels *kernels;
-  igpt_result result = igpt__palette_check(palette);
+  igpt__nearby   all;
+  float         *centres;         /* (512,4) */
+  igpt__cells   *cells;           /* (workers), or null: all centres are looked at */
+  uint16_t      *tokens;
+  const uint8_t *rgb;
+  size_t         pixels;
+} igpt__encode;
+
+static void igpt__encode_chunk(void *arg, size_t index, int worker)
+{
+  const igpt__encode *job = (const igpt__encode *)arg;
+  size_t at = index * IGPT__ENCODE_CHUNK;
+  size_t end = igpt__min_size(at + IGPT__ENCODE_CHUNK, job->pixels);
+  for (; at < end; at += IGPT__PALETTE_BLOCK) {
+    size_t count = igpt__min_size(end - at, IGPT__PALETTE_BLOCK);
+    if (job->cells)
+      igpt__cells_block(&job->cells[worker], job->tokens + at, job->rgb + 3 * at, count,
+                        job->centres, &job->all, job->kernels);
+    else
+      igpt__palette_block(job->tokens + at, job->rgb + 3 * at, count, &job->all, job->kernels);
+  }
+}
+
+/* A table for each worker, and the centres as the kernel wants them. */
+static igpt_result igpt__encode_open(igpt__encode *job, igpt__block *block,
+                                     const igpt_encode_desc *desc)
+{
+  igpt__arena arena;
+  size_t i, j, workers = (size_t)igpt__workers(&desc->runner);
+  int pass;
+  igpt_result result;
+  memset(&arena, 0, sizeof arena);
+  for (pass = 0; pass < 2; pass++) {
+    igpt__cells *cells = (igpt__cells *)igpt__take(&arena, workers, sizeof *cells);
+    job->centres = igpt__take_floats(&arena, 4 * IGPT_PALETTE_MAX);
+    if (pass) {
+      job->cells = cells;
+      break;
+    }
+    result = igpt__block_open(block, igpt__with_alignment(arena.used), NULL, 0, &desc->allocator,
+                              NULL);
+    if (result) return result;
+    arena.base = block->aligned;
+    arena.used = 0;
+  }
+  for (i = 0; i < job->all.count; i++)
+    for (j = 0; j < 4; j++)
+      job->centres[4 * i + j] = j < 3 ? job->all.planes[j * job->all.padded + i] : 0;
+  for (i = 0; i < workers; i++) {
+    job->cells[i].nodes = IGPT__CELLS;
+    memset(job->cells[i].kind, IGPT__NODE_NEW, sizeof job->cells[i].kind);
+  }
+  return IGPT_OK;
+}
+
+igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens, const uint8_t *rgb,
+                                size_t pixels, const igpt_encode_desc *given)
+{
+  igpt_encode_desc desc;
+  igpt__encode job;
+  igpt__block block;
+  igpt_result result;
+  memset(&desc, 0, sizeof desc);
+  memset(&block, 0, sizeof block);
+  if (given) desc = *given;
+  result = igpt__runner_check(&desc.runner, &desc.log);
+  if (result == IGPT_OK) result = igpt__allocator_resolve(&desc.allocator, &desc.log);
+  if (result == IGPT_OK) result = igpt__palette_check(palette, &desc.log);
   if (result) return result;
   if (pixels == 0) return IGPT_OK;
-  if (!tokens || !rgb) return IGPT_BAD_ARGUMENT;
-  kernels = igpt_kernels_for(IGPT_ISA_AUTO);
-  padded = igpt__palette_planes(planes, palette);
-  for (at = 0; at < pixels; at += IGPT__PALETTE_BLOCK)
-    igpt__palette_block(tokens + at, rgb + 3 * at,
-                        igpt__min_size(pixels - at, IGPT__PALETTE_BLOCK), planes, padded, kernels);
+  if (!tokens || !rgb)
+    return igpt__fail(&desc.log, IGPT_BAD_ARGUMENT, "igpt_palette_encode: %s is null",
+                      rgb ? "tokens" : "rgb");
+  job.kernels = igpt_kernels_for(desc.isa);
+  if (!job.kernels)
+    return igpt__fail(&desc.log, IGPT_UNSUPPORTED, "isa %s is not supported here",
+                      igpt_isa_name(desc.isa));
+  igpt__palette_nearby(&job.all, palette);
+  job.cells = NULL;
+  job.tokens = tokens;
+  job.rgb = rgb;
+  job.pixels = pixels;
+  /* A table costs about 2^22 distances. Without memory for one it goes slower, and that is all. */
+  if (pixels >= ((size_t)1 << 23) / job.all.padded) igpt__encode_open(&job, &block, &desc);
+  igpt__run(&desc.runner, igpt__encode_chunk, &job, igpt__divide_up(pixels, IGPT__ENCODE_CHUNK));
+  igpt__block_close(&block, &desc.allocator);
   return IGPT_OK;
 }
 
@@ -5300,7 +5704,7 @@ igpt_result igpt_palette_decode(const igpt_palette *palette, uint8_t *rgb, const
 {
   uint8_t bytes[IGPT_PALETTE_MAX][3];
   size_t i;
-  igpt_result result = igpt__palette_check(palette);
+  igpt_result result = igpt__palette_check(palette, NULL);
   if (result) return result;
   if (pixels == 0) return IGPT_OK;
   if (!tokens || !rgb) return IGPT_BAD_ARGUMENT;
@@ -5316,23 +5720,23 @@ igpt_result igpt_palette_decode(const igpt_palette *palette, uint8_t *rgb, const
 igpt_result igpt_palette_error(const igpt_palette *palette, double *mse, double *psnr,
                                const uint8_t *rgb, size_t pixels)
 {
-  float planes[3 * IGPT_PALETTE_MAX];
+  igpt__nearby all;
   uint8_t bytes[IGPT_PALETTE_MAX][3];
   uint16_t tokens[IGPT__PALETTE_BLOCK];
-  size_t at, i, j, padded;
+  size_t at, i, j;
   uint64_t sum = 0;
   double mean;
   const igpt_kernels *kernels;
-  igpt_result result = igpt__palette_check(palette);
+  igpt_result result = igpt__palette_check(palette, NULL);
   if (result) return result;
   if (!rgb || pixels == 0) return IGPT_BAD_ARGUMENT;
   kernels = igpt_kernels_for(IGPT_ISA_AUTO);
-  padded = igpt__palette_planes(planes, palette);
+  igpt__palette_nearby(&all, palette);
   igpt__palette_bytes(bytes, palette);
   for (at = 0; at < pixels; at += IGPT__PALETTE_BLOCK) {
     size_t count = igpt__min_size(pixels - at, IGPT__PALETTE_BLOCK);
     const uint8_t *from = rgb + 3 * at;
-    igpt__palette_block(tokens, from, count, planes, padded, kernels);
+    igpt__palette_block(tokens, from, count, &all, kernels);
     for (i = 0; i < count; i++)
       for (j = 0; j < 3; j++) {
         int d = (int)from[3 * i + j] - (int)bytes[tokens[i]][j];
@@ -5383,17 +5787,8 @@ enum { IGPT__RUN = 128 };         /* colours in a box */
 #define IGPT__SPAN 64             /* tasks between two looks at the watch: 131,072 colours */
 #define IGPT__TRIALS 16           /* most candidates for a seed; 8 are drawn for 512 colours */
 
-typedef struct igpt__colour_box { uint8_t low[3], high[3]; } igpt__colour_box;
-
 /* Colours given to a centre: their weight, and their sum. */
 typedef struct igpt__cluster { uint64_t weight, sum[3]; } igpt__cluster;
-
-/* Centres that are compared: to (3,padded), and which they are, ascending: lowest index on ties. */
-typedef struct igpt__nearby {
-  float    planes[3 * IGPT_PALETTE_MAX];
-  uint16_t which[IGPT_PALETTE_MAX];
-  size_t   count, padded;
-} igpt__nearby;
 
 typedef struct igpt__kmeans_worker {
   igpt__nearby  group, run;
@@ -5597,42 +5992,6 @@ static igpt_result igpt__kmeans_seed(igpt__kmeans *km, uint64_t pixels)
 
 /* ---- Lloyd ---------------------------------------------------------------------------------- */
 
-/* to = those of `from` that can be nearest to a colour in the box: not further from the box's
-   nearest place than the best centre is from its furthest. The margin is wider than any rounding,
-   here and in the kernel, so that nothing that the kernel could choose is lost. */
-static void igpt__kmeans_filter(igpt__nearby *to, const igpt__nearby *from,
-                                const igpt__colour_box *box)
-{
-  float nearest[IGPT_PALETTE_MAX], bound = IGPT__PALETTE_FAR;
-  size_t i, j, count = 0, padded;
-  for (i = 0; i < from->count; i++) {
-    float low = 0, high = 0;
-    for (j = 0; j < 3; j++) {
-      float v = from->planes[j * from->padded + i];
-      float below = (float)box->low[j] - v, above = v - (float)box->high[j];
-      float outside = below > above ? below : above;      /* negative within the box */
-      float across = below < above ? below : above;       /* minus the way to the further side */
-      if (outside > 0) low += outside * outside;
-      high += across * across;
-    }
-    nearest[i] = low;
-    if (high < bound) bound = high;
-  }
-  bound *= 1.00001f;
-  for (i = 0; i < from->count; i++)
-    if (nearest[i] <= bound) to->which[count++] = (uint16_t)i;
-  padded = igpt__size_round(count, 64);
-  for (j = 0; j < 3; j++) {
-    float *plane = to->planes + j * padded;
-    const float *source = from->planes + j * from->padded;
-    for (i = 0; i < count; i++) plane[i] = source[to->which[i]];
-    for (; i < padded; i++) plane[i] = IGPT__PALETTE_FAR;
-  }
-  for (i = 0; i < count; i++) to->which[i] = from->which[to->which[i]];
-  to->count = count;
-  to->padded = padded;
-}
-
 static void igpt__box_join(igpt__colour_box *box, const igpt__colour_box *other)
 {
   int j;
@@ -5652,10 +6011,10 @@ static void igpt__kmeans_assign(void *arg, size_t index, int worker)
   igpt__kmeans_group(km, index, &from, &to);
   box = km->box[from];
   for (run = from + 1; run < to; run++) igpt__box_join(&box, &km->box[run]);
-  igpt__kmeans_filter(&own->group, &km->all, &box);
+  igpt__palette_filter(&own->group, &km->all, &box, km->kernels);
   for (run = from; run < to; run++) {
     size_t begin = run * IGPT__RUN, count = igpt__min_size(IGPT__RUN, km->distinct - begin);
-    igpt__kmeans_filter(&own->run, &own->group, &km->box[run]);
+    igpt__palette_filter(&own->run, &own->group, &km->box[run], km->kernels);
     for (i = 0; i < count; i++)
       for (j = 0; j < 3; j++) own->points[3 * i + j] = km->colour[begin + i][j];
     km->kernels->nearest(own->found, own->points, own->run.planes, count, own->run.padded);
@@ -5711,7 +6070,7 @@ static igpt_result igpt__kmeans_round(igpt__kmeans *km, uint64_t *moved, double 
   int i, j, w;
   igpt__kmeans_sort(km);
   km->all.count = (size_t)km->colours;
-  km->all.padded = igpt__size_round(km->all.count, 64);
+  km->all.padded = igpt__size_round(km->all.count, 16);
   for (i = 0; i < km->colours; i++) {
     km->all.which[i] = (uint16_t)i;
     for (j = 0; j < 3; j++)

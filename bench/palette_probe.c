@@ -1,50 +1,28 @@
-/* cc -O2 -I. -o palette_probe bench/palette_probe.c -lm -pthread && ./palette_probe [--help]
+/* The palette and the linear probe: k-means with 512 colours on 1,000,000 pixels (10 rounds),
+   encoding them, and multinomial logistic regression on 50,000 rows of 512 features in 10 classes;
+   each beside the time that its memory traffic alone takes here, and beside a peer if one is named.
+   All take turns, so that they see the same machine. Results are checked before they are timed:
+   Lloyd's error against one that is computed from the tokens, every 997th token against a search in
+   float64, and the probe's gradient against its tolerance.
 
-   Times the palette (k-means on 1,000,000 pixels, encoding) and the linear probe (50,000 rows of
-   512 features in 10 classes). Each result is checked before its time is printed: Lloyd's error
-   against one that is computed from the tokens, every 997th token against a search in float64, and
-   the probe's gradient against its tolerance. With --dump DIR the same pixels, features and labels
-   are written as raw files, for bench/peers/palette_probe.py.                                    */
+   cc -O2 -I. bench/palette_probe.c -o build/bench/palette_probe -lm -pthread
+   build/bench/palette_probe [--help]
+
+   A peer is started as `command DIR`, where DIR holds the pixels, features and labels as raw files.
+   It says "ready" and what it is, then for each line kmeans, encode or probe that it reads does
+   this work and answers with seconds, result (mean squared error, or objective) and iterations:
+   bench/peers/palette_probe.py is one.                                                           */
 
 #define _POSIX_C_SOURCE 200809L
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "bench.h"
 
-static double seconds(clockid_t clock)
-{
-  struct timespec t;
-  clock_gettime(clock, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+#include <unistd.h>
 
-/* Wall and processor seconds since `start`, the best of the repetitions, and the spread. */
-typedef struct timing { double start, start_cpu, best, best_cpu, worst; int count; } timing;
-
-static void begin(timing *t)
-{
-  t->start = seconds(CLOCK_MONOTONIC);
-  t->start_cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-}
-
-static void end(timing *t)
-{
-  double wall = seconds(CLOCK_MONOTONIC) - t->start;
-  double cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - t->start_cpu;
-  if (t->count == 0 || wall < t->best) t->best = wall;
-  if (t->count == 0 || cpu < t->best_cpu) t->best_cpu = cpu;
-  if (t->count == 0 || wall > t->worst) t->worst = wall;
-  t->count++;
-}
-
-static void show(const char *what, const timing *t)
-{
-  printf("%-36s %8.3f s   processor %8.3f s   slowest of %d: %.3f s\n", what, t->best, t->best_cpu,
-         t->count, t->worst);
-}
+enum { FIT, ENCODE, PROBE, KINDS };
+static const char *const words[KINDS] = { "kmeans", "encode", "probe" };
+static const char *const titles[KINDS] = { "k-means", "encode", "probe" };
 
 static void fail(const char *what)
 {
@@ -58,6 +36,8 @@ static void *need(size_t bytes)
   if (!block) fail("no memory");
   return block;
 }
+
+/* ---- the data -------------------------------------------------------------------------------- */
 
 static void dump(const char *directory, const char *name, const void *data, size_t bytes)
 {
@@ -96,6 +76,25 @@ static void pixels(uint8_t *rgb, size_t count, const char *path)
   }
 }
 
+/* Rows of noise, labelled by a random linear map with some more noise: classes overlap. */
+static void features(float *x, int32_t *labels, size_t rows, size_t d, size_t k)
+{
+  float *w = (float *)need(k * d * sizeof *w);
+  igpt_rng rng = igpt_rng_seed(1, 1);
+  size_t i, j, c;
+  for (i = 0; i < k * d; i++) w[i] = igpt_rng_normal(&rng) / sqrtf((float)d);
+  for (i = 0; i < rows * d; i++) x[i] = 3.4641016f * (igpt_rng_uniform(&rng) - 0.5f);
+  for (i = 0; i < rows; i++) {
+    float best = -1e30f;
+    for (c = 0; c < k; c++) {
+      float z = 0.7f * igpt_rng_normal(&rng);
+      for (j = 0; j < d; j++) z += x[i * d + j] * w[c * d + j];
+      if (z > best) { best = z; labels[i] = (int32_t)c; }
+    }
+  }
+  free(w);
+}
+
 static void check_tokens(const igpt_palette *p, const uint16_t *tokens, const uint8_t *rgb,
                          size_t count, double mse)
 {
@@ -121,100 +120,201 @@ static void check_tokens(const igpt_palette *p, const uint16_t *tokens, const ui
   if (fabs(error - mse) > 1e-6 * mse) fail("the reported error is not that of the tokens");
 }
 
-/* Rows of noise, labelled by a random linear map with some more noise: classes overlap. */
-static void features(float *x, int32_t *labels, size_t rows, size_t d, size_t k)
+/* ---- the floor: bytes through memory ---------------------------------------------------------- */
+
+typedef struct stream {
+  const igpt_kernels *kernels;
+  const float *x;
+  size_t floats;                  /* of a task */
+  float sums[64];
+} stream;
+
+static void read_stream(void *arg, size_t index, int worker)
 {
-  float *w = (float *)need(k * d * sizeof *w);
-  igpt_rng rng = igpt_rng_seed(1, 1);
-  size_t i, j, c;
-  for (i = 0; i < k * d; i++) w[i] = igpt_rng_normal(&rng) / sqrtf((float)d);
-  for (i = 0; i < rows * d; i++) x[i] = 3.4641016f * (igpt_rng_uniform(&rng) - 0.5f);
-  for (i = 0; i < rows; i++) {
-    float best = -1e30f;
-    for (c = 0; c < k; c++) {
-      float z = 0.7f * igpt_rng_normal(&rng);
-      for (j = 0; j < d; j++) z += x[i * d + j] * w[c * d + j];
-      if (z > best) { best = z; labels[i] = (int32_t)c; }
-    }
-  }
-  free(w);
+  stream *s = (stream *)arg;
+  (void)worker;
+  s->sums[index] = s->kernels->max(s->x + index * s->floats, s->floats);
 }
+
+/* Seconds to read n floats once. */
+static double read_once(const igpt_runner *runner, const float *x, size_t n)
+{
+  stream s;
+  double start = bench_clock(0);
+  s.kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+  s.x = x;
+  s.floats = n / 64;
+  igpt__run(runner, read_stream, &s, 64);
+  bench_sink = s.sums[0];
+  return bench_clock(0) - start;
+}
+
+/* ---- the peer --------------------------------------------------------------------------------- */
+
+typedef struct peer { FILE *to, *from; char name[100]; } peer;
+
+static void start_peer(peer *p, const char *command, const char *directory)
+{
+  char text[1000];
+  int to[2], from[2];
+  pid_t process;
+  if (pipe(to) || pipe(from)) fail("no pipe");
+  fflush(stdout);
+  process = fork();
+  if (process < 0) fail("no process");
+  if (process == 0) {
+    if (dup2(to[0], 0) < 0 || dup2(from[1], 1) < 0) _exit(1);
+    close(to[0]);
+    close(to[1]);
+    close(from[0]);
+    close(from[1]);
+    snprintf(text, sizeof text, "exec %s %s", command, directory);
+    execl("/bin/sh", "sh", "-c", text, (char *)NULL);
+    _exit(1);
+  }
+  close(to[0]);
+  close(from[1]);
+  p->to = fdopen(to[1], "w");
+  p->from = fdopen(from[0], "r");
+  if (!p->to || !p->from || fscanf(p->from, "ready %99[^\n]", p->name) != 1)
+    fail("the peer does not start");
+}
+
+static double ask_peer(peer *p, const char *word, double *result, int *iterations)
+{
+  double seconds;
+  fprintf(p->to, "%s\n", word);
+  fflush(p->to);
+  if (fscanf(p->from, "%lf %lf %d", &seconds, result, iterations) != 3) fail("the peer has stopped");
+  return seconds;
+}
+
+/* ---- the race --------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
 {
   size_t count = 1000000, rows = 50000, d = 512, k = 10;
-  const char *cifar = NULL, *directory = NULL;
-  int workers = 1, repetitions = 3, rounds = 10, i, r;
+  const char *cifar = NULL, *directory = NULL, *command = NULL;
+  const struct timespec rest = { 0, 100000000 };      /* others' threads may spin for a while */
+  int workers = 2, repetitions = 5, i, r, iterations[2] = { 0, 0 };
+  bench_times own[KINDS], theirs[KINDS], alone, stream_times;
+  double results[KINDS] = { 0, 0, 0 }, values[KINDS] = { 0, 0, 0 }, gigabytes;
+  double bytes[KINDS];
+  peer other;
   igpt_pool *pool;
+  uint8_t *rgb;
+  uint16_t *tokens;
+  float *x;
+  int32_t *labels;
   for (i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--cifar") && i + 1 < argc) cifar = argv[++i];
     else if (!strcmp(argv[i], "--dump") && i + 1 < argc) directory = argv[++i];
+    else if (!strcmp(argv[i], "--peer") && i + 1 < argc) command = argv[++i];
     else if (!strcmp(argv[i], "--workers") && i + 1 < argc) workers = atoi(argv[++i]);
     else if (!strcmp(argv[i], "--repetitions") && i + 1 < argc) repetitions = atoi(argv[++i]);
     else if (!strcmp(argv[i], "--pixels") && i + 1 < argc) count = strtoul(argv[++i], NULL, 10);
     else if (!strcmp(argv[i], "--rows") && i + 1 < argc) rows = strtoul(argv[++i], NULL, 10);
     else {
-      printf("usage: palette_probe [--cifar data_batch_1.bin] [--dump DIR] [--workers N]\n"
-             "                     [--repetitions N] [--pixels N] [--rows N]\n");
+      printf("usage: palette_probe [--cifar data_batch_1.bin] [--workers N, default 2]\n"
+             "                     [--repetitions N, default 5] [--pixels N] [--rows N]\n"
+             "                     [--dump DIR] [--peer COMMAND, needs --dump]\n");
       return strcmp(argv[i], "--help") != 0;
     }
   }
+  if (repetitions < 1 || repetitions > BENCH_MOST) fail("--repetitions: 1 to 64");
+  if (command && !directory) fail("--peer needs --dump");
   if (igpt_pool_create(&pool, workers, NULL)) fail("no threads");
-  printf("igpt.h, %s, %d worker(s)\n", igpt_isa_name(igpt_isa_best()), workers);
-  {
-    uint8_t *rgb = (uint8_t *)need(3 * count);
-    uint16_t *tokens = (uint16_t *)need(2 * count);
-    igpt_kmeans_desc desc = {0};
-    igpt_kmeans_report report;
-    igpt_palette palette;
-    timing fit = {0}, encode = {0};
-    pixels(rgb, count, cifar);
-    if (directory) dump(directory, "pixels.u8", rgb, 3 * count);
-    desc.max_iterations = rounds;
-    desc.runner = igpt_pool_runner(pool);
-    for (r = 0; r < repetitions; r++) {
-      begin(&fit);
-      if (igpt_palette_fit(&palette, &report, rgb, count, &desc)) fail("igpt_palette_fit");
-      end(&fit);
-      begin(&encode);
-      if (igpt_palette_encode(&palette, tokens, rgb, count)) fail("igpt_palette_encode");
-      end(&encode);
-    }
-    check_tokens(&palette, tokens, rgb, count, report.mse);
-    printf("%zu pixels, %zu colours, k = %d, %d rounds: mean squared error %.5f\n", count,
-           report.distinct, palette.colours, report.iterations, report.mse);
-    show("  fit, seeds and rounds", &fit);
-    show("  encode, one thread", &encode);
-    printf("  encode: %.1f million pixels a second\n", 1e-6 * (double)count / encode.best);
-    free(tokens);
-    free(rgb);
+  memset(own, 0, sizeof own);
+  memset(theirs, 0, sizeof theirs);
+  memset(&alone, 0, sizeof alone);
+  memset(&stream_times, 0, sizeof stream_times);
+  rgb = (uint8_t *)need(3 * count);
+  tokens = (uint16_t *)need(2 * count);
+  x = (float *)need(rows * d * sizeof *x);
+  labels = (int32_t *)need(rows * sizeof *labels);
+  pixels(rgb, count, cifar);
+  features(x, labels, rows, d, k);
+  if (directory) {
+    dump(directory, "pixels.u8", rgb, 3 * count);
+    dump(directory, "features.f32", x, rows * d * sizeof *x);
+    dump(directory, "labels.i32", labels, rows * sizeof *labels);
   }
-  {
-    float *x = (float *)need(rows * d * sizeof *x);
-    int32_t *labels = (int32_t *)need(rows * sizeof *labels);
-    igpt_probe_desc desc = {0};
+  if (command) start_peer(&other, command, directory);
+  for (r = -1; r < repetitions; r++) {                /* the first time is to warm up */
+    igpt_runner runner = igpt_pool_runner(pool);
+    igpt_kmeans_desc how = { 0 };
+    igpt_encode_desc encode = { 0 };
+    igpt_probe_desc desc = { 0 };
+    igpt_kmeans_report fitted;
     igpt_probe_report report;
+    igpt_palette palette;
     igpt_probe *probe;
-    timing fit = {0};
-    features(x, labels, rows, d, k);
-    if (directory) {
-      dump(directory, "features.f32", x, rows * d * sizeof *x);
-      dump(directory, "labels.i32", labels, rows * sizeof *labels);
-    }
-    desc.runner = igpt_pool_runner(pool);
-    for (r = 0; r < repetitions; r++) {
-      begin(&fit);
-      if (igpt_probe_fit(&probe, &report, x, labels, rows, d, &desc)) fail("igpt_probe_fit");
-      end(&fit);
-      igpt_probe_destroy(probe);
-    }
+    double start, times[KINDS], single;
+    int ignored;
+    how.max_iterations = 10;
+    how.runner = encode.runner = desc.runner = runner;
+    start = bench_clock(0);
+    if (igpt_palette_fit(&palette, &fitted, rgb, count, &how)) fail("igpt_palette_fit");
+    times[FIT] = bench_clock(0) - start;
+    start = bench_clock(0);
+    if (igpt_palette_encode(&palette, tokens, rgb, count, NULL)) fail("igpt_palette_encode");
+    single = bench_clock(0) - start;
+    start = bench_clock(0);
+    if (igpt_palette_encode(&palette, tokens, rgb, count, &encode)) fail("igpt_palette_encode");
+    times[ENCODE] = bench_clock(0) - start;
+    if (r < 0) check_tokens(&palette, tokens, rgb, count, fitted.mse);
+    start = bench_clock(0);
+    if (igpt_probe_fit(&probe, &report, x, labels, rows, d, &desc)) fail("igpt_probe_fit");
+    times[PROBE] = bench_clock(0) - start;
+    igpt_probe_destroy(probe);
     if (!report.converged || !(report.gradient <= 1e-6)) fail("the probe has not converged");
-    printf("%zu x %zu, %zu classes, C = 1: objective %.9f, gradient %.2g, %d iterations\n", rows, d,
-           k, report.objective, report.gradient, report.iterations);
-    show("  L-BFGS", &fit);
-    free(labels);
-    free(x);
+    results[FIT] = results[ENCODE] = fitted.mse;
+    results[PROBE] = report.objective;
+    iterations[0] = report.iterations;
+    for (i = 0; i < KINDS && r >= 0; i++) bench_note(&own[i], times[i]);
+    if (r >= 0) bench_note(&alone, single);
+    if (r >= 0) bench_note(&stream_times, read_once(&runner, x, rows * d));
+    for (i = 0; i < KINDS && command; i++) {
+      double second = ask_peer(&other, words[i], &values[i], i == PROBE ? &iterations[1] : &ignored);
+      if (r >= 0) bench_note(&theirs[i], second);
+      nanosleep(&rest, NULL);
+    }
   }
+  if (command && fabs(values[PROBE] / results[PROBE] - 1) > 1e-6) fail("the objectives differ");
+  gigabytes = 1e-9 * 4 * (double)(rows * d) / bench_median(&stream_times);
+  bytes[FIT] = 0;
+  bytes[ENCODE] = 5.0 * (double)count;
+  bytes[PROBE] = 4.0 * (double)(rows * d) * (iterations[0] + 1);
+  bench_machine();
+  printf("igpt.h, %s, %d workers; median of %d in turn (fastest to slowest)\n",
+         igpt_isa_name(igpt_isa_best()), workers, repetitions);
+  if (command) printf("peer: %s\n", other.name);
+  printf("memory is read at %.1f GB/s\n", gigabytes);
+  for (i = 0; i < KINDS; i++) {
+    double median = bench_median(&own[i]), floor_time = 1e-9 * bytes[i] / gigabytes;
+    printf("%-8s %9.2f ms (%.2f to %.2f)", titles[i], 1e3 * median, 1e3 * own[i].second[0],
+           1e3 * own[i].second[repetitions - 1]);
+    if (i == FIT) printf("  mean squared error %.3f", results[i]);
+    if (i == ENCODE)
+      printf("  %.0f million pixels/s (one worker %.0f)", 1e-6 * (double)count / median,
+             1e-6 * (double)count / bench_median(&alone));
+    if (i == PROBE) printf("  objective %.9f, %d iterations", results[i], iterations[0]);
+    if (bytes[i] > 0) printf("; its %.0f MB take %.2f ms: x%.1f", 1e-6 * bytes[i], 1e3 * floor_time,
+                             median / floor_time);
+    printf("\n");
+    if (command) {
+      double peers = bench_median(&theirs[i]);
+      printf("    peer %9.2f ms (%.2f to %.2f)", 1e3 * peers, 1e3 * theirs[i].second[0],
+             1e3 * theirs[i].second[repetitions - 1]);
+      if (i == PROBE) printf("  objective %.9f, %d iterations", values[i], iterations[1]);
+      else printf("  mean squared error %.3f", values[i]);
+      printf("; igpt.h x%.1f\n", peers / median);
+    }
+  }
+  free(rgb);
+  free(tokens);
+  free(x);
+  free(labels);
   igpt_pool_destroy(pool);
   return 0;
 }

@@ -56,7 +56,7 @@ static igpt_result show(int colours, const uint8_t *rgb)
   desc.colours = colours;
   desc.name = "evening sky";
   result = igpt_palette_fit(&palette, &report, rgb, PIXELS, &desc);
-  if (!result) result = igpt_palette_encode(&palette, tokens, rgb, PIXELS);
+  if (!result) result = igpt_palette_encode(&palette, tokens, rgb, PIXELS, NULL);
   if (!result) result = igpt_palette_decode(&palette, back, tokens, PIXELS);
   if (!result) result = igpt_palette_error(&palette, &mse, &psnr, rgb, PIXELS);
   if (result) return result;

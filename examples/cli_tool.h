@@ -371,24 +371,6 @@ static void read_pictures(tool *t, pictures *p, dataset_split split, size_t limi
          p->set.broken, p->set.small, d.columns, d.rows);
 }
 
-typedef struct encode_job {
-  const igpt_palette *palette;
-  const uint8_t *rgb;
-  uint16_t *tokens;
-  size_t pixels;
-} encode_job;
-
-#define ENCODE_PIXELS 16384       /* a task */
-
-static void encode_task(void *arg, size_t index, int worker)
-{
-  const encode_job *job = arg;
-  const size_t at = index * ENCODE_PIXELS, left = job->pixels - at;
-  (void)worker;
-  igpt_palette_encode(job->palette, job->tokens + at, job->rgb + 3 * at,
-                      left < ENCODE_PIXELS ? left : ENCODE_PIXELS);
-}
-
 static void need_palette(const tool *t)
 {
   if (!t->palette.colours)
@@ -398,21 +380,17 @@ static void need_palette(const tool *t)
 
 static void encode_pictures(tool *t, pictures *p)
 {
-  encode_job job;
-  size_t tasks, i;
+  igpt_encode_desc desc = {0};
+  const size_t pixels = p->count * tokens_of(t);
   if (p->set.vocabulary > t->config.vocabulary)
     die("%s: token %d is the largest, and the model has %d colours", data_path(t),
         p->set.vocabulary - 1, t->config.vocabulary);
   p->tokens = p->set.tokens;
   if (p->tokens) return;
   need_palette(t);
-  job.palette = &t->palette;
-  job.rgb = p->set.pictures;
-  job.pixels = p->count * tokens_of(t);
-  job.tokens = p->tokens = need_memory(job.pixels, sizeof *job.tokens);
-  tasks = (job.pixels + ENCODE_PIXELS - 1) / ENCODE_PIXELS;
-  if (t->runner.run) t->runner.run(t->runner.user, encode_task, &job, tasks);
-  else for (i = 0; i < tasks; i++) encode_task(&job, i, 0);
+  p->tokens = need_memory(pixels, sizeof *p->tokens);
+  desc.runner = t->runner;
+  need(igpt_palette_encode(&t->palette, p->tokens, p->set.pictures, pixels, &desc), "palette");
 }
 
 static void decode_tokens(const tool *t, uint8_t *rgb, const uint16_t *tokens,

@@ -123,7 +123,7 @@ static igpt_batch next_batch(run *r)
     if (r->augment == DATASET_RESIZE_CROP) {
       if (dataset_picture(&r->train->set, r->rgb, index, r->augment, &rng))
         die("%s: holds tokens, and --augment crop needs pictures", data_path(t));
-      need(igpt_palette_encode(&t->palette, tokens, r->rgb, T), "palette");
+      need(igpt_palette_encode(&t->palette, tokens, r->rgb, T, NULL), "palette");
     } else if (r->augment == DATASET_PAD_CROP_MIRROR) {
       augment_tokens(r, tokens, r->train->tokens + index * T, &rng);
     } else {

@@ -70,7 +70,7 @@ static void run_palette(tool *t)
   shown = least(val.count, STRIP_PICTURES);
   tokens = need_memory(shown * T, sizeof *tokens);
   after = need_memory(shown * T, 3);
-  need(igpt_palette_encode(&t->palette, tokens, val.set.pictures, shown * T), "palette");
+  need(igpt_palette_encode(&t->palette, tokens, val.set.pictures, shown * T, NULL), "palette");
   decode_tokens(t, after, tokens, shown);
   for (i = 0; i < t->palette.colours; i++) all[i] = (uint16_t)i;
   need(igpt_palette_decode(&t->palette, colours, all, (size_t)t->palette.colours), "palette");

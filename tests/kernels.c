@@ -619,6 +619,88 @@ TEST(nearest)
   }
 }
 
+/* Every slot of a list can win, from any list, and the first of equals does. */
+TEST(among)
+{
+  EACH {
+    START;
+    uint16_t lists[8 * 9], *which, *index;
+    uint8_t *rgb;
+    float *centres;
+    size_t c, j;
+    if (n > 130) continue;
+    which = (uint16_t *)part_new(n * sizeof *which);
+    index = (uint16_t *)part_new(n * sizeof *index);
+    rgb = (uint8_t *)part_new(3 * n);
+    centres = part_random(4 * 40, 140, 1);
+    for (i = 0; i < 3 * n; i++) rgb[i] = (uint8_t)(i * i * 37 + 11 * i);
+    for (i = 0; i < 8 * 9; i++) lists[i] = (uint16_t)(4 * (i * 7 % 40));
+    for (j = 0; j < 4; j++) centres[4 * 39 + j] = centres[4 * 7 + j];     /* 7 is 39's twin */
+    lists[8 * 8 + 1] = lists[8 * 8 + 6] = 4 * 7;
+    lists[8 * 8 + 2] = lists[8 * 8 + 5] = 4 * 39;
+    for (i = 0; i < n; i++) which[i] = (uint16_t)(i % 9);
+    k->among(index, rgb, centres, lists, which, n);
+    for (i = 0; i < n; i++) {
+      double best = HUGE_VAL;
+      int at_best = 0;
+      for (j = 0; j < 8; j++) {
+        const float *at = centres + lists[8 * which[i] + j];
+        double d = 0;
+        for (c = 0; c < 3; c++) {
+          double e = (double)rgb[3 * i + c] - (double)at[c];
+          d += e * e;
+        }
+        if (d < best * (1 - 1e-7)) { best = d; at_best = lists[8 * which[i] + j] / 4; }
+      }
+      CHECK_INT(index[i], at_best);
+    }
+    part_free(which);
+    part_free(index);
+    part_free(rgb);
+    part_free(centres);
+  }
+}
+
+/* What is called beyond a box is beaten everywhere in it, by one and the same centre; and most of
+   what is beaten so is called beyond. */
+TEST(beyond)
+{
+  EACH {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa_);
+    size_t padded = 16 + 16 * at_, c, z, j, called = 0, beaten = 0;
+    float *centres = part_random(3 * padded, 128, 3), *out = part_floats(padded);
+    float box[6] = {-20, 7, 3, -13, 20, 3};
+    if (at_ > 6) { part_free(centres); part_free(out); break; }
+    for (j = 0; j < 3; j++) centres[j * padded + padded - 1] = 1e18f;
+    for (j = 0; j < 3; j++) centres[j * padded + 3] = centres[j * padded + 5];    /* twins */
+    k->beyond(out, centres, box, padded);
+    CHECK(out[padded - 1] > 0);
+    for (c = 0; c < padded; c++) {
+      int any = 0, corner;
+      for (z = 0; z < padded && !any; z++) {
+        any = z != c;
+        for (corner = 0; corner < 8; corner++) {
+          double own = 0, other = 0;
+          for (j = 0; j < 3; j++) {
+            double v = box[j + (corner >> j & 1 ? 3 : 0)];
+            double a = (double)centres[j * padded + c] - v, b = (double)centres[j * padded + z] - v;
+            own += a * a;
+            other += b * b;
+          }
+          if (own <= other * (1 + 1e-6)) any = 0;
+        }
+      }
+      CHECK(any || !(out[c] > 0));
+      called += out[c] > 0;
+      beaten += (size_t)any;
+    }
+    CHECK(3 * called >= 2 * beaten);
+    CHECK(beaten > 0);
+    part_free(centres);
+    part_free(out);
+  }
+}
+
 /* ---- the table ------------------------------------------------------------------------------ */
 
 TEST(table)
@@ -661,5 +743,7 @@ int main(void)
   RUN(tile_and_thin);
   RUN(thin_shapes);
   RUN(nearest);
+  RUN(among);
+  RUN(beyond);
   return test_done();
 }

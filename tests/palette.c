@@ -98,7 +98,7 @@ TEST(encode_is_the_nearest)
     for (i = 0; i < (size_t)sizes[s]; i++)
       for (j = 0; j < 3; j++) p.centre[i][j] = 2 * igpt_rng_uniform(&rng) - 1;
     tokens[0] = tokens[N + 1] = 0xabcd;
-    CHECK_INT(igpt_palette_encode(&p, tokens + 1, rgb, N), IGPT_OK);
+    CHECK_INT(igpt_palette_encode(&p, tokens + 1, rgb, N, NULL), IGPT_OK);
     CHECK(tokens[0] == 0xabcd && tokens[N + 1] == 0xabcd);
     for (i = 0; i < N; i++) {
       double least, second;
@@ -135,7 +135,7 @@ TEST(encode_ties)
         p.centre[i][j] = (float)((double)at[i][j] / 4 / 127.5 - 1);
       }
     for (i = 0; i < 3 * N; i++) rgb[i] = (uint8_t)igpt_rng_below(&rng, 64);
-    CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+    CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N, NULL), IGPT_OK);
     for (i = 0; i < N; i++) {
       int best = 0, least = 0x7fffffff, c, equal = 0;
       for (c = 0; c < k; c++) {
@@ -170,12 +170,154 @@ TEST(encode_runs)
   for (i = 1; i < N; i++)
     if (i % 7 || i % 256 == 0) memcpy(rgb + 3 * i, rgb + 3 * i - 3, 3);
   CHECK_INT(igpt_palette_fit(&p, NULL, rgb, N, &desc), IGPT_OK);
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N, NULL), IGPT_OK);
   for (i = 0; i < N; i++) {
-    CHECK_INT(igpt_palette_encode(&p, &one, rgb + 3 * i, 1), IGPT_OK);
+    CHECK_INT(igpt_palette_encode(&p, &one, rgb + 3 * i, 1, NULL), IGPT_OK);
     CHECK_INT(tokens[i], one);
   }
   free(rgb);
+}
+
+/* ---- encode by the table ---------------------------------------------------------------------- */
+
+enum { SLICE = 1 << 20 };
+
+/* Tokens without the table: the allocator has nothing. */
+static void encode_plainly(const igpt_palette *p, uint16_t *tokens, const uint8_t *rgb, size_t n,
+                           igpt_isa isa)
+{
+  igpt_encode_desc desc = {0};
+  purse memory;
+  desc.isa = isa;
+  desc.allocator = purse_allocator(&memory);
+  memory.fail_at = 0;
+  CHECK_INT(igpt_palette_encode(p, tokens, rgb, n, &desc), IGPT_OK);
+  CHECK_INT(memory.held, 0);
+}
+
+/* Some palettes that are hard on the table. */
+static igpt_palette hard_palette(int number)
+{
+  const int colours[] = {512, 256, 200, 300, 130, 1};
+  igpt_palette p = palette_of(colours[number]);
+  igpt_rng rng = igpt_rng_seed(31, (uint64_t)number);
+  int i, j;
+  for (i = 0; i < p.colours; i++)
+    for (j = 0; j < 3; j++) {
+      float u = 2 * igpt_rng_uniform(&rng) - 1, *c = &p.centre[i][j];
+      switch (number) {
+        case 0: *c = u; break;                              /* anywhere, off the grid of bytes */
+        case 1: *c = (float)(i / 127.5 - 1); break;         /* greys, all of them */
+        case 2: *c = 0.02f * u; break;                      /* many in a few steps: deep nodes */
+        case 3:                                             /* each a dozen times, and far away */
+          *c = (float)((int)(igpt_rng_below(&rng, 3) * 60) / 127.5 - 1);
+          if (i % 100 == 0) *c *= 4000;
+          break;
+        case 4:                                             /* on bytes: many true ties */
+          *c = (float)((int)(igpt_rng_below(&rng, 32) * 8) / 127.5 - 1);
+          break;
+        default: *c = 0.3f;
+      }
+    }
+  return p;
+}
+enum { HARD_PALETTES = 6 };
+
+/* All 2^24 colours, by the table and by looking at all centres. */
+TEST(table_knows_all_colours)
+{
+  uint8_t *rgb = (uint8_t *)malloc(3 * SLICE);
+  uint16_t *fast = (uint16_t *)malloc(2 * SLICE), *plain = (uint16_t *)malloc(2 * SLICE);
+  int number, slice;
+  size_t i;
+  if (!rgb || !fast || !plain) exit(2);
+  for (number = 0; number < HARD_PALETTES; number++) {
+    igpt_palette p = hard_palette(number);
+    for (slice = 0; slice < 16; slice++) {
+      for (i = 0; i < SLICE; i++) {
+        rgb[3 * i] = (uint8_t)(16 * slice + (int)(i >> 16));
+        rgb[3 * i + 1] = (uint8_t)(i >> 8);
+        rgb[3 * i + 2] = (uint8_t)i;
+      }
+      encode_plainly(&p, plain, rgb, SLICE, IGPT_ISA_AUTO);
+      memset(fast, 255, 2 * SLICE);
+      CHECK_INT(igpt_palette_encode(&p, fast, rgb, SLICE, NULL), IGPT_OK);
+      if (memcmp(fast, plain, 2 * SLICE) == 0) continue;
+      for (i = 0; fast[i] == plain[i]; i++) {}
+      printf("  palette %d, colour %d %d %d\n", number, rgb[3 * i], rgb[3 * i + 1],
+             rgb[3 * i + 2]);
+      CHECK_INT(fast[i], plain[i]);
+    }
+  }
+  free(rgb);
+  free(fast);
+  free(plain);
+}
+
+/* Every instruction set, any number of workers, pixels in no order, with and without a part of a
+   block at the end; and the allocator gets everything back. */
+TEST(table_everywhere)
+{
+  enum { N = 140001 };
+  const int workers[] = {1, 2, 7};
+  uint8_t *rgb = (uint8_t *)part_new(3 * N);
+  uint16_t *fast = (uint16_t *)part_new(2 * N), *plain = (uint16_t *)malloc(2 * N);
+  igpt_rng rng = igpt_rng_seed(32, 0);
+  int isa, number, i;
+  if (!plain) exit(2);
+  for (i = 0; i < 3 * N; i++) rgb[i] = (uint8_t)(igpt_rng_next(&rng) >> (i % 2 ? 24 : 26));
+  for (isa = IGPT_ISA_GENERIC; isa < IGPT_ISA_COUNT; isa++) {
+    if (!igpt_isa_supported((igpt_isa)isa)) continue;
+    for (number = 0; number < HARD_PALETTES; number++) {
+      igpt_palette p = hard_palette(number);
+      encode_plainly(&p, plain, rgb, N, (igpt_isa)isa);
+      for (i = 0; i < 3; i++) {
+        igpt_encode_desc desc = {0};
+        part_runner runner;
+        purse memory;
+        runner.workers = workers[i];
+        runner.order = i;
+        desc.isa = (igpt_isa)isa;
+        desc.runner.run = part_run;
+        desc.runner.user = &runner;
+        desc.runner.workers = workers[i];
+        desc.allocator = purse_allocator(&memory);
+        memset(fast, 255, 2 * N);
+        CHECK_INT(igpt_palette_encode(&p, fast, rgb, N, &desc), IGPT_OK);
+        CHECK_INT(memory.calls, number < 5);      /* one colour is not worth a table */
+        CHECK_INT(memory.held, 0);
+        CHECK(memcmp(fast, plain, 2 * N) == 0);
+      }
+    }
+  }
+  part_free(rgb);
+  part_free(fast);
+  free(plain);
+}
+
+/* A crowded place is divided, as deep as it takes, and nodes that run out are no harm. */
+TEST(table_divides)
+{
+  const uint8_t black[3] = {96, 96, 96};
+  const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_AUTO);
+  igpt__cells *cells = (igpt__cells *)malloc(sizeof *cells);
+  igpt__nearby all;
+  igpt_palette p = hard_palette(2);
+  int full, i, kinds[4] = {0, 0, 0, 0};
+  if (!cells) exit(2);
+  igpt__palette_nearby(&all, &p);
+  for (full = 0; full < 2; full++) {
+    memset(kinds, 0, sizeof kinds);
+    memset(cells->kind, IGPT__NODE_NEW, sizeof cells->kind);
+    cells->nodes = full ? IGPT__NODES : IGPT__CELLS;
+    igpt__cells_grow(cells, igpt__cell_of(black), black, 0, &all, kernels);
+    for (i = 0; i < IGPT__NODES; i++) kinds[cells->kind[i]]++;
+    CHECK_INT(kinds[IGPT__NODE_SPLIT] * 8 + 64, IGPT__NODES - kinds[IGPT__NODE_NEW]);
+    CHECK_INT(cells->nodes, full ? IGPT__NODES : IGPT__CELLS + 8 * kinds[IGPT__NODE_SPLIT]);
+    CHECK((kinds[IGPT__NODE_SPLIT] > 9) == !full);
+    CHECK((kinds[IGPT__NODE_CROWDED] > 0) == full);
+  }
+  free(cells);
 }
 
 TEST(decode_rounds_half_to_even)
@@ -246,7 +388,7 @@ TEST(error_by_hand)
   size_t i;
   desc.colours = 17;
   CHECK_INT(igpt_palette_fit(&p, NULL, rgb, N, &desc), IGPT_OK);
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N, NULL), IGPT_OK);
   CHECK_INT(igpt_palette_decode(&p, back, tokens, N), IGPT_OK);
   for (i = 0; i < 3 * N; i++) sum += ((double)rgb[i] - back[i]) * ((double)rgb[i] - back[i]);
   CHECK_INT(igpt_palette_error(&p, &mse, &psnr, rgb, N), IGPT_OK);
@@ -297,10 +439,13 @@ TEST(boxes_lose_nothing)
   size_t kept = 0;
   if (!all) exit(2);
   for (turn = 0; turn < 300; turn++) {
+    igpt_isa isa = (igpt_isa)(turn % IGPT_ISA_COUNT);
     igpt__colour_box box;
+    if (!igpt_isa_supported(isa)) isa = IGPT_ISA_AUTO;
     k = turn % 3 ? 512 : 1 + turn;
     all->count = (size_t)k;
-    all->padded = igpt__size_round((size_t)k, 64);
+    all->padded = igpt__size_round((size_t)k, 16);
+    for (i = 0; i < (int)(3 * all->padded); i++) all->planes[i] = 1e18f;
     for (i = 0; i < k; i++) {
       all->which[i] = (uint16_t)(i + 1000); /* names, not places */
       for (j = 0; j < 3; j++)
@@ -312,8 +457,8 @@ TEST(boxes_lose_nothing)
       box.low[j] = (uint8_t)igpt_rng_below(&rng, 200);
       box.high[j] = (uint8_t)(box.low[j] + igpt_rng_below(&rng, size + 1));
     }
-    igpt__kmeans_filter(left, all, &box);
-    CHECK_INT(left->padded % 64, 0);
+    igpt__palette_filter(left, all, &box, igpt_kernels_for(isa));
+    CHECK_INT(left->padded % 16, 0);
     CHECK(left->count <= left->padded);
     kept += turn % 3 ? left->count : 0;
     for (i = 0; i < 27; i++) {
@@ -375,7 +520,7 @@ TEST(few_colours)
     CHECK_INT(report.distinct, 30);
     CHECK_INT(report.iterations, 0);
     CHECK(report.mse == 0);
-    CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+    CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N, NULL), IGPT_OK);
     CHECK_INT(igpt_palette_decode(&p, back, tokens, N), IGPT_OK);
     CHECK(memcmp(rgb, back, sizeof rgb) == 0);
     CHECK_INT(igpt_palette_error(&p, &mse, &psnr, rgb, N), IGPT_OK);
@@ -438,7 +583,7 @@ TEST(lloyd)
     if (report.iterations < rounds) break;
   }
   CHECK(rounds > 10 && report.iterations < rounds);
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N, NULL), IGPT_OK);
   for (i = 0; i < N; i++) {
     for (j = 0; j < 3; j++) sum[tokens[i]][j] += rgb[3 * i + (size_t)j];
     sum[tokens[i]][3] += 1;
@@ -549,7 +694,7 @@ TEST(repaired)
   CHECK(report.repaired >= 4);
   for (i = 0; i < K; i++)
     for (j = 0; j < 3; j++) p.centre[i][j] = igpt__palette_unit_of(km->centre[i][j]);
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, N, NULL), IGPT_OK);
   for (i = 0; i < N; i++) {
     used[tokens[i]] = 1;
     after += distance(&p, tokens[i], rgb + 3 * i);
@@ -726,23 +871,23 @@ TEST(bad_input)
   CHECK_INT(igpt_palette_fit(&q, NULL, NULL, 2, NULL), IGPT_BAD_ARGUMENT);
   CHECK_INT(igpt_palette_fit(&q, NULL, rgb, 0, NULL), IGPT_BAD_ARGUMENT);
 
-  CHECK_INT(igpt_palette_encode(NULL, tokens, rgb, 2), IGPT_BAD_ARGUMENT);
-  CHECK_INT(igpt_palette_encode(&p, NULL, rgb, 2), IGPT_BAD_ARGUMENT);
-  CHECK_INT(igpt_palette_encode(&p, tokens, NULL, 2), IGPT_BAD_ARGUMENT);
-  CHECK_INT(igpt_palette_encode(&p, NULL, NULL, 0), IGPT_OK);
+  CHECK_INT(igpt_palette_encode(NULL, tokens, rgb, 2, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, NULL, rgb, 2, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, tokens, NULL, 2, NULL), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, NULL, NULL, 0, NULL), IGPT_OK);
   CHECK_INT(igpt_palette_decode(&p, back, NULL, 2), IGPT_BAD_ARGUMENT);
   CHECK_INT(igpt_palette_decode(&p, NULL, tokens, 2), IGPT_BAD_ARGUMENT);
   CHECK_INT(igpt_palette_decode(&p, NULL, NULL, 0), IGPT_OK);
   CHECK_INT(igpt_palette_error(&p, NULL, NULL, NULL, 2), IGPT_BAD_ARGUMENT);
   p.colours = 0;
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2, NULL), IGPT_BAD_ARGUMENT);
   p.colours = 513;
   CHECK_INT(igpt_palette_decode(&p, back, tokens, 2), IGPT_BAD_ARGUMENT);
   p.colours = 1;
   p.centre[0][2] = (float)NAN;
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2), IGPT_NOT_FINITE);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2, NULL), IGPT_NOT_FINITE);
   p.centre[0][2] = 1e20f;                   /* beyond what fills the kernel's unused places */
-  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2), IGPT_BAD_ARGUMENT);
+  CHECK_INT(igpt_palette_encode(&p, tokens, rgb, 2, NULL), IGPT_BAD_ARGUMENT);
 }
 
 int main(void)
@@ -750,6 +895,9 @@ int main(void)
   RUN(encode_is_the_nearest);
   RUN(encode_ties);
   RUN(encode_runs);
+  RUN(table_knows_all_colours);
+  RUN(table_everywhere);
+  RUN(table_divides);
   RUN(decode_rounds_half_to_even);
   RUN(decode_refuses_strange_tokens);
   RUN(error_by_hand);

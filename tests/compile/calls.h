@@ -124,7 +124,7 @@ static int calls(void)
   memset(&kmeans, 0, sizeof kmeans);
   kmeans.colours = 8;
   CALLS_NEED(igpt_palette_fit(&palette, NULL, rgb, 64, &kmeans) == IGPT_OK);
-  CALLS_NEED(igpt_palette_encode(&palette, tokens, rgb, 64) == IGPT_OK);
+  CALLS_NEED(igpt_palette_encode(&palette, tokens, rgb, 64, NULL) == IGPT_OK);
   CALLS_NEED(igpt_palette_decode(&palette, back, tokens, 64) == IGPT_OK);
   CALLS_NEED(memcmp(rgb, back, sizeof rgb) == 0);
 
