@@ -1301,6 +1301,11 @@ struct igpt_kernels {
                size_t count, size_t k, int round);
 
   float  (*dot)(const float *x, const float *y, size_t n);
+
+  /* y (m,n) = x (m,k) times the transpose of w (n,k), for few n and long k */
+  void   (*dots)(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                 size_t m, size_t n, size_t k);
+
   double (*sum_squares)(const float *x, size_t n);          /* in float64 */
   float  (*max)(const float *x, size_t n);                  /* minus infinity for n = 0 */
   void   (*axpy)(float *y, float a, const float *x, size_t n);           /* y += a x */
@@ -1388,7 +1393,7 @@ struct igpt_kernels {
    need to.
 
      V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
-     LOAD STORE           W floats, any alignment     TR               rows `thin` takes at once
+     LOAD STORE           W floats, any alignment     TR, DR           rows `thin`, `dots` take at once
      LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
      ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
      FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b
@@ -1410,6 +1415,7 @@ struct igpt_kernels {
   #define MR 4
   #define NR 4
   #define TR 4
+  #define DR 4
   #define ZERO() 0.0f
   #define SPLAT(x) (x)
   #define LOAD(p) (*(p))
@@ -1440,6 +1446,7 @@ struct igpt_kernels {
   #define MR 6
   #define NR 2
   #define TR 4
+  #define DR 2
   #define ZERO() _mm256_setzero_ps()
   #define SPLAT(x) _mm256_set1_ps(x)
   #define LOAD(p) _mm256_loadu_ps(p)
@@ -1473,6 +1480,7 @@ struct igpt_kernels {
   #define MR 12
   #define NR 2
   #define TR 8
+  #define DR 4
   #define ZERO() _mm512_setzero_ps()
   #define SPLAT(x) _mm512_set1_ps(x)
   #define LOAD(p) _mm512_loadu_ps(p)
@@ -1505,6 +1513,7 @@ struct igpt_kernels {
   #define MR 8
   #define NR 2
   #define TR 8
+  #define DR 4
   #define ZERO() vdupq_n_f32(0.0f)
   #define SPLAT(x) vdupq_n_f32(x)
   #define LOAD(p) vld1q_f32(p)
@@ -1956,6 +1965,80 @@ TARGET static float K(dot)(const float *x, const float *y, size_t n)
   return K(sum)(ADD(ADD(s0, s2), ADD(s1, s3)));
 }
 
+/* `rows` of x with `columns` <= 4 of w, so that what is loaded is used several times; inlined with
+   constants for both. Four sums are added up together, by a transposition. */
+TARGET IGPT__INLINE void K(dots_piece)(float *y, size_t ldy, const float *x, size_t ldx,
+                                       const float *w, size_t ldw, size_t rows, size_t columns,
+                                       size_t k)
+{
+  V sum[DR][4], a[DR], b;
+  size_t p, i, j;
+  IGPT__UNROLL
+  for (i = 0; i < DR; i++) {
+    IGPT__UNROLL
+    for (j = 0; j < 4; j++) sum[i][j] = ZERO();
+  }
+  for (p = 0; p + W <= k; p += W) {
+    IGPT__UNROLL
+    for (i = 0; i < DR; i++)
+      if (i < rows) a[i] = LOAD(x + i * ldx + p);
+    IGPT__UNROLL
+    for (j = 0; j < 4; j++)
+      if (j < columns) {
+        b = LOAD(w + j * ldw + p);
+        IGPT__UNROLL
+        for (i = 0; i < DR; i++)
+          if (i < rows) sum[i][j] = FMA(a[i], b, sum[i][j]);
+      }
+  }
+  if (p < k) {
+    IGPT__UNROLL
+    for (j = 0; j < 4; j++)
+      if (j < columns) {
+        b = LOADN(w + j * ldw + p, k - p);
+        IGPT__UNROLL
+        for (i = 0; i < DR; i++)
+          if (i < rows) sum[i][j] = FMA(LOADN(x + i * ldx + p, k - p), b, sum[i][j]);
+      }
+  }
+  IGPT__UNROLL
+  for (i = 0; i < DR; i++)
+    if (i < rows) {
+#if W > 1
+      float lane[W];
+      QUADS(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+      STORE(lane, ADD(ADD(sum[i][0], sum[i][1]), ADD(sum[i][2], sum[i][3])));
+      for (j = 0; j < columns; j++) {
+        float total = lane[j];
+        for (p = 4; p < W; p += 4) total += lane[p + j];
+        y[i * ldy + j] = total;
+      }
+#else
+      for (j = 0; j < columns; j++) y[i * ldy + j] = sum[i][j];
+#endif
+    }
+}
+
+TARGET IGPT__INLINE void K(dots_rows)(float *y, size_t ldy, const float *x, size_t ldx,
+                                      const float *w, size_t ldw, size_t rows, size_t n, size_t k)
+{
+  size_t j;
+  for (j = 0; j + 4 <= n; j += 4)
+    K(dots_piece)(y + j, ldy, x, ldx, w + j * ldw, ldw, rows, 4, k);
+  if (n - j == 3) K(dots_piece)(y + j, ldy, x, ldx, w + j * ldw, ldw, rows, 3, k);
+  if (n - j == 2) K(dots_piece)(y + j, ldy, x, ldx, w + j * ldw, ldw, rows, 2, k);
+  if (n - j == 1) K(dots_piece)(y + j, ldy, x, ldx, w + j * ldw, ldw, rows, 1, k);
+}
+
+TARGET static void K(dots)(float *y, size_t ldy, const float *x, size_t ldx, const float *w,
+                           size_t ldw, size_t m, size_t n, size_t k)
+{
+  size_t i;
+  for (i = 0; i + DR <= m; i += DR)
+    K(dots_rows)(y + i * ldy, ldy, x + i * ldx, ldx, w, ldw, DR, n, k);
+  for (; i < m; i++) K(dots_rows)(y + i * ldy, ldy, x + i * ldx, ldx, w, ldw, 1, n, k);
+}
+
 TARGET static double K(sum_squares)(const float *x, size_t n)
 {
   D s0 = DZERO(), s1 = DZERO(), s2 = DZERO(), s3 = DZERO();
@@ -2246,7 +2329,8 @@ TARGET static void K(among)(uint16_t *index, const uint8_t *rgb, const float *ce
 #endif
 
 /* z is the centre nearest to the middle of the box. Another centre y has its best case at the
-   corner v of the box in the direction y - z: |y - p|^2 - |z - p|^2 is linear in p, and least there. The margin is 1e-5 of the largest |z - p|^2, many times what rounding does. */
+   corner v of the box in the direction y - z: |y - p|^2 - |z - p|^2 is linear in p, and least
+   there. The margin is 1e-5 of the largest |z - p|^2, many times what rounding does. */
 TARGET static void K(beyond)(float *beyond, const float *centres, const float *box, size_t padded)
 {
   float lane[W], least[W], at[W], bound = 0;
@@ -2389,8 +2473,8 @@ TARGET static void K(adam)(float *w, float *m, float *v, float *g, const igpt__a
 #endif /* IGPT_NO_TRAIN */
 
 static const igpt_kernels K(kernels) = {
-  ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(dot), K(sum_squares), K(max), K(axpy), K(add),
-  K(scale), K(exp_sum), K(softmax_block), K(norm), K(gelu), K(nearest),
+  ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(dot), K(dots), K(sum_squares), K(max), K(axpy),
+  K(add), K(scale), K(exp_sum), K(softmax_block), K(norm), K(gelu), K(nearest),
 #if IGPT__PASS == 3
   igpt__among_avx2,
 #else
@@ -2410,6 +2494,7 @@ static const igpt_kernels K(kernels) = {
 #undef MR
 #undef NR
 #undef TR
+#undef DR
 #undef ZERO
 #undef SPLAT
 #undef LOAD
@@ -2577,6 +2662,7 @@ static void igpt__trial_run(igpt__trial *t, float sums[8], const igpt_kernels *k
   igpt__trial_start(t);
   memset(sums, 0, 8 * sizeof *sums);
   sums[0] = k->dot(t->x, t->y, n);
+  k->dots(sums + 5, 3, t->x, n, t->y, n / 3, 1, 3, n / 3);
   sums[1] = (float)k->sum_squares(t->x, n);
   sums[2] = n ? k->max(t->x, n) : 0;
   k->axpy(t->x, 0.75f, t->y, n);
@@ -6367,10 +6453,11 @@ igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report, cons
    10 changes of the gradient show it; SGD takes many cheap steps on batches of rows, for data that
    are too many for whole passes.
 
-   Rows go by in spans of fixed size. In a span, first each task turns some rows into p - onehot;
-   then each task multiplies these with a block of columns of x, so that work is split by output
-   twice. Products are float32 within a span, sums over spans and the optimiser are float64. An
-   evaluation costs 4 N D K operations and reads x once from memory.
+   Rows are read once an evaluation: 32 of them stay in the cache between the two products, W x and
+   (p - onehot) x^T. A task is a chunk of rows, of a size that only depends on the problem's, and
+   adds to the sums of its slot; slots are added up in their order, so that results do not depend on
+   who did what. Products are float32 within a chunk, sums over chunks and the optimiser float64. An
+   evaluation costs 4 N D K operations.
 
    Liu, Nocedal: "On the limited memory BFGS method for large scale optimization", 1989. Hager and
    Zhang: "A new conjugate gradient method with guaranteed descent", 2005.                        */
@@ -6386,10 +6473,10 @@ struct igpt_probe {
 };
 
 #define IGPT__PROBE_MEMORY 10     /* pairs of L-BFGS */
-#define IGPT__PROBE_ROWS 32       /* rows of a task, forward */
-#define IGPT__PROBE_SHEAF 8       /* rows that a row of W is multiplied with while it is cached */
-#define IGPT__PROBE_COLUMNS 128   /* columns of a task, backward ... */
-#define IGPT__PROBE_CLASSES 16    /* ... and its classes */
+#define IGPT__PROBE_ROWS 32       /* rows between the two products */
+#define IGPT__PROBE_SLOTS 16      /* chunks of a span */
+#define IGPT__PROBE_BLOCK 1024    /* parameters of a task that adds up slots */
+#define IGPT__PROBE_COLUMNS 128   /* features of a task that finds means */
 
 /* Everything of one fit. Parameters are one vector of P float64: W (K,D), then b (K) if any. */
 typedef struct igpt__fit {
@@ -6398,24 +6485,26 @@ typedef struct igpt__fit {
   const float   *x;               /* (N,D), the caller's */
   const int32_t *labels;          /* (N) */
   size_t   rows, features;        /* N, D */
-  size_t   classes, padded;       /* K, and rounded up to 16 */
+  size_t   classes;               /* K */
   size_t   parameters;            /* P */
-  size_t   span;                  /* rows of a span, a multiple of IGPT__PROBE_ROWS */
+  size_t   chunk;                 /* rows of a task, a multiple of IGPT__PROBE_ROWS */
+  size_t   slots;                 /* tasks of a span, at most IGPT__PROBE_SLOTS */
   float   *w;                     /* (K,D), W / deviation in float32 */
   float   *b;                     /* (K) */
-  float   *delta;                 /* (K,span), p - onehot of the present span */
-  float   *gathered;              /* (span,D), rows that are not used as they lie in x; or null */
   float   *minus_mean;            /* (D), standardise only */
   double  *inverse;               /* (D), 1 / deviation, standardise only */
-  double  *loss;                  /* a task, forward */
-  float   *scratch;               /* a worker: logits (SHEAF,padded), products (CLASSES,COLUMNS) */
+  double  *sums;                  /* (slots,P): gradients of the loss's sum */
+  double  *losses;                /* (slots) */
+  float   *scratch;               /* a worker: logits (ROWS,K), delta (K,ROWS), product (K,D), and
+                                     rows (ROWS,D) that are not used as they lie in x */
   size_t   scratch_floats;
   uint32_t *order;                /* (N), SGD: the rows of an epoch */
   double  *vectors[5 + 2 * IGPT__PROBE_MEMORY];     /* (P) each */
   int      vector_count;
-  double  *gradient;              /* where the present evaluation adds up */
+  double  *gradient;              /* what slots or moments add up to */
   size_t   first, count;          /* the present span */
-  const uint32_t *chosen;         /* its rows: chosen[0..count), or null: first + i */
+  size_t   used;                  /* slots that hold something; others start anew */
+  const uint32_t *chosen;         /* row i of the pass is chosen[i], or i where this is null */
 } igpt__fit;
 
 /* One layout for size and pointers. */
@@ -6425,16 +6514,17 @@ static void igpt__fit_layout(igpt__fit *fit, igpt__arena *arena)
   int i, sgd = fit->desc.method == IGPT_SGD;
   fit->w = igpt__take_floats(arena, igpt__size_mul(k, d));
   fit->b = igpt__take_floats(arena, k);
-  fit->delta = igpt__take_floats(arena, igpt__size_mul(k, fit->span));
-  if (sgd || fit->desc.standardise)
-    fit->gathered = igpt__take_floats(arena, igpt__size_mul(fit->span, d));
   if (fit->desc.standardise) {
     fit->minus_mean = igpt__take_floats(arena, d);
     fit->inverse = (double *)igpt__take(arena, d, sizeof(double));
   }
-  fit->loss = (double *)igpt__take(arena, fit->span / IGPT__PROBE_ROWS, sizeof(double));
-  fit->scratch_floats = IGPT__PROBE_SHEAF * fit->padded +
-                        IGPT__PROBE_CLASSES * IGPT__PROBE_COLUMNS;
+  fit->sums = (double *)igpt__take(arena, igpt__size_mul(fit->slots, fit->parameters),
+                                   sizeof(double));
+  fit->losses = (double *)igpt__take(arena, fit->slots, sizeof(double));
+  fit->scratch_floats = igpt__size_add(2 * IGPT__PROBE_ROWS * k, igpt__size_mul(k, d));
+  if (sgd || fit->desc.standardise)
+    fit->scratch_floats = igpt__size_add(fit->scratch_floats, igpt__size_mul(IGPT__PROBE_ROWS, d));
+  fit->scratch_floats = igpt__size_round(fit->scratch_floats, 16);
   fit->scratch = igpt__take_floats(arena, igpt__size_mul((size_t)igpt__workers(&fit->desc.runner),
                                                          fit->scratch_floats));
   if (sgd) fit->order = (uint32_t *)igpt__take(arena, fit->rows, sizeof(uint32_t));
@@ -6444,11 +6534,6 @@ static void igpt__fit_layout(igpt__fit *fit, igpt__arena *arena)
 }
 
 /* ---- the objective and its gradient --------------------------------------------------------- */
-
-static const float *igpt__fit_row(const igpt__fit *fit, size_t i)      /* of the present span */
-{
-  return (fit->gathered ? fit->gathered : fit->x + fit->first * fit->features) + i * fit->features;
-}
 
 /* -log softmax(z)[label], and z becomes softmax(z) - onehot(label). The class itself is left out of
    the sum: then neither log(1 + small) nor p - 1 cancels, and rows that are certain stay exact. */
@@ -6465,77 +6550,98 @@ static double igpt__probe_loss(float *z, size_t classes, size_t label, const igp
   return own >= top ? log1p(others) : (double)top - (double)own + log(total);
 }
 
-/* delta (K,span) and the loss of IGPT__PROBE_ROWS rows. */
-static void igpt__probe_forward(void *arg, size_t index, int worker)
+/* Rows from number `at` of the pass on, centred and in a row: x itself where they are so. */
+static const float *igpt__probe_rows(const igpt__fit *fit, float *copy, size_t at, size_t rows)
+{
+  size_t d = fit->features, r;
+  if (!fit->chosen && !fit->minus_mean) return fit->x + at * d;
+  for (r = 0; r < rows; r++) {
+    size_t row = fit->chosen ? fit->chosen[at + r] : at + r;
+    memcpy(copy + r * d, fit->x + row * d, d * sizeof *copy);
+    if (fit->minus_mean) fit->kernels->add(copy + r * d, fit->minus_mean, d);
+  }
+  return copy;
+}
+
+/* A chunk: its loss, and the gradient of its sum, delta (K,rows) x (rows,D), to its slot. */
+static void igpt__probe_chunk(void *arg, size_t index, int worker)
 {
   const igpt__fit *fit = (const igpt__fit *)arg;
   const igpt_kernels *kernels = fit->kernels;
-  float *z = fit->scratch + (size_t)worker * fit->scratch_floats;        /* (SHEAF,padded) */
-  size_t d = fit->features, from = index * IGPT__PROBE_ROWS, i, k, r;
-  size_t to = igpt__min_size(from + IGPT__PROBE_ROWS, fit->count);
-  double loss = 0;
+  size_t d = fit->features, classes = fit->classes, i, k, r;
+  float *z = fit->scratch + (size_t)worker * fit->scratch_floats;
+  float *delta = z + IGPT__PROBE_ROWS * classes, *product = delta + IGPT__PROBE_ROWS * classes;
+  double *sums = fit->sums + index * fit->parameters, loss = 0;
+  size_t from = fit->first + index * fit->chunk;
+  size_t to = igpt__min_size(from + fit->chunk, fit->first + fit->count), at;
   float spoiled = 0;              /* NaN once a logit is not finite */
-  if (fit->gathered)
-    for (i = from; i < to; i++) {
-      float *row = fit->gathered + i * d;
-      memcpy(row, fit->x + (fit->chosen ? fit->chosen[i] : fit->first + i) * d, d * sizeof *row);
-      if (fit->minus_mean) kernels->add(row, fit->minus_mean, d);
-    }
-  for (i = from; i < to; i += IGPT__PROBE_SHEAF) {
-    size_t rows = igpt__min_size(to - i, IGPT__PROBE_SHEAF);
-    for (k = 0; k < fit->classes; k++)
-      for (r = 0; r < rows; r++) {
-        float logit = kernels->dot(igpt__fit_row(fit, i + r), fit->w + k * d, d) + fit->b[k];
-        z[r * fit->padded + k] = logit;
-        spoiled += 0 * logit;
-      }
-    for (r = 0; r < rows; r++) {
-      size_t row = fit->chosen ? fit->chosen[i + r] : fit->first + i + r;
-      float *own = z + r * fit->padded;
-      loss += igpt__probe_loss(own, fit->classes, (size_t)fit->labels[row], kernels);
-      for (k = 0; k < fit->classes; k++) fit->delta[k * fit->span + i + r] = own[k];
-    }
+  if (index >= fit->used) {
+    memset(sums, 0, fit->parameters * sizeof *sums);
+    fit->losses[index] = 0;
   }
-  fit->loss[index] = loss + (double)spoiled;
+  for (at = from; at < to; at += IGPT__PROBE_ROWS) {
+    size_t rows = igpt__min_size(to - at, IGPT__PROBE_ROWS);
+    const float *x = igpt__probe_rows(fit, product + classes * d, at, rows);
+    kernels->dots(z, classes, x, d, fit->w, d, rows, classes, d);
+    for (r = 0; r < rows; r++) {
+      size_t row = fit->chosen ? fit->chosen[at + r] : at + r, next = at + IGPT__PROBE_ROWS + r;
+      float *own = z + r * classes;
+      if (next < to) {            /* memory works while we do not look at it */
+        const float *coming = fit->x + (fit->chosen ? fit->chosen[next] : next) * d;
+        for (i = 0; i < d; i += 16) IGPT__PREFETCH(coming + i);
+      }
+      for (k = 0; k < classes; k++) {
+        own[k] += fit->b[k];
+        spoiled += 0 * own[k];
+      }
+      loss += igpt__probe_loss(own, classes, (size_t)fit->labels[row], kernels);
+      for (k = 0; k < classes; k++) delta[k * IGPT__PROBE_ROWS + r] = own[k];
+    }
+    kernels->thin(product, d, delta, IGPT__PROBE_ROWS, x, d, classes, d, rows, at > from, 0);
+    if (!fit->desc.no_intercept)
+      for (k = 0; k < classes; k++)
+        for (r = 0; r < rows; r++)
+          sums[classes * d + k] += (double)delta[k * IGPT__PROBE_ROWS + r];
+  }
+  for (i = 0; i < classes * d; i++) sums[i] += (double)product[i];
+  fit->losses[index] += loss + (double)spoiled;
 }
 
-/* gradient (K,D) += delta (K,count) x (count,D), a block of it; and the sums of delta for b */
-static void igpt__probe_backward(void *arg, size_t index, int worker)
+/* gradient = the sum over slots, in their order: a block of parameters */
+static void igpt__probe_reduce(void *arg, size_t index, int worker)
 {
   const igpt__fit *fit = (const igpt__fit *)arg;
-  float *product = fit->scratch + (size_t)worker * fit->scratch_floats +
-                   IGPT__PROBE_SHEAF * fit->padded;                      /* (CLASSES,COLUMNS) */
-  size_t d = fit->features, blocks = igpt__divide_up(d, IGPT__PROBE_COLUMNS), i, k;
-  size_t column = index % blocks * IGPT__PROBE_COLUMNS;
-  size_t columns = igpt__min_size(d - column, IGPT__PROBE_COLUMNS);
-  size_t from = index / blocks * IGPT__PROBE_CLASSES;
-  size_t count = igpt__min_size(fit->classes - from, IGPT__PROBE_CLASSES);
-  fit->kernels->thin(product, IGPT__PROBE_COLUMNS, fit->delta + from * fit->span, fit->span,
-                     igpt__fit_row(fit, 0) + column, d, count, columns, fit->count, 0, 0);
-  for (k = 0; k < count; k++) {
-    double *to = fit->gradient + (from + k) * d + column;
-    for (i = 0; i < columns; i++) to[i] += (double)product[k * IGPT__PROBE_COLUMNS + i];
+  size_t from = index * IGPT__PROBE_BLOCK, i, slot;
+  size_t count = igpt__min_size(fit->parameters - from, IGPT__PROBE_BLOCK);
+  double *to = fit->gradient + from;
+  (void)worker;
+  memcpy(to, fit->sums + from, count * sizeof *to);
+  for (slot = 1; slot < fit->used; slot++) {
+    const double *add = fit->sums + slot * fit->parameters + from;
+    for (i = 0; i < count; i++) to[i] += add[i];
   }
-  if (column == 0 && !fit->desc.no_intercept)
-    for (k = from; k < from + count; k++) {
-      const float *delta = fit->delta + k * fit->span;
-      double sum = 0;
-      for (i = 0; i < fit->count; i++) sum += (double)delta[i];
-      fit->gradient[fit->classes * d + k] += sum;
-    }
 }
 
-/* One span: adds to fit->gradient (of the sum, not the mean) and returns the sum of the losses. */
-static double igpt__probe_span(igpt__fit *fit)
+/* *loss and gradient (P) of the sum over rows `from` to `to` of the pass */
+static igpt_result igpt__probe_sum(igpt__fit *fit, double *loss, double *gradient, size_t from,
+                                   size_t to, double done)
 {
-  size_t tasks = igpt__divide_up(fit->count, IGPT__PROBE_ROWS), i;
-  double loss = 0;
-  igpt__run(&fit->desc.runner, igpt__probe_forward, fit, tasks);
-  for (i = 0; i < tasks; i++) loss += fit->loss[i];
-  igpt__run(&fit->desc.runner, igpt__probe_backward, fit,
-            igpt__divide_up(fit->features, IGPT__PROBE_COLUMNS) *
-            igpt__divide_up(fit->classes, IGPT__PROBE_CLASSES));
-  return loss;
+  size_t slot;
+  fit->used = 0;
+  for (fit->first = from; fit->first < to; fit->first += fit->count) {
+    size_t tasks;
+    if (igpt__stopped(&fit->desc.watch, done)) return IGPT_CANCELLED;
+    fit->count = igpt__min_size(to - fit->first, fit->slots * fit->chunk);
+    tasks = igpt__divide_up(fit->count, fit->chunk);
+    igpt__run(&fit->desc.runner, igpt__probe_chunk, fit, tasks);
+    fit->used = igpt__max_size(fit->used, tasks);
+  }
+  fit->gradient = gradient;
+  igpt__run(&fit->desc.runner, igpt__probe_reduce, fit,
+            igpt__divide_up(fit->parameters, IGPT__PROBE_BLOCK));
+  *loss = 0;
+  for (slot = 0; slot < fit->used; slot++) *loss += fit->losses[slot];
+  return IGPT_OK;
 }
 
 /* w, b = the parameters as the rows want them: scaled, in float32. */
@@ -6571,16 +6677,12 @@ static double igpt__probe_mean(igpt__fit *fit, const double *parameters, double 
 static igpt_result igpt__probe_evaluate(igpt__fit *fit, double *value, double *gradient,
                                         const double *parameters, double done)
 {
-  double loss = 0;
+  double loss;
+  igpt_result result;
   igpt__probe_set(fit, parameters);
-  memset(gradient, 0, fit->parameters * sizeof *gradient);
-  fit->gradient = gradient;
   fit->chosen = NULL;
-  for (fit->first = 0; fit->first < fit->rows; fit->first += fit->span) {
-    if (igpt__stopped(&fit->desc.watch, done)) return IGPT_CANCELLED;
-    fit->count = igpt__min_size(fit->rows - fit->first, fit->span);
-    loss += igpt__probe_span(fit);
-  }
+  result = igpt__probe_sum(fit, &loss, gradient, 0, fit->rows, done);
+  if (result) return result;
   *value = loss / (double)fit->rows + igpt__probe_mean(fit, parameters, gradient, fit->rows);
   return IGPT_OK;
 }
@@ -6686,6 +6788,20 @@ static igpt_result igpt__lbfgs_search(igpt__fit *fit, int *found, double *value,
   return IGPT_OK;
 }
 
+/* Why a loss is not finite: a feature, or else what the sentence says. At W = 0 every feature that
+   is finite gives a logit of 0, so that a fit that has begun need not have looked for others. */
+static igpt_result igpt__probe_spoiled(const igpt__fit *fit, const char *sentence, double a,
+                                       double b)
+{
+  size_t d = fit->features, i, j;
+  for (i = 0; i < fit->rows; i++)
+    for (j = 0; j < d; j++)
+      if (!igpt__finite((double)fit->x[i * d + j]))
+        return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "x[%z][%z] is %g", i, j,
+                          (double)fit->x[i * d + j]);
+  return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, sentence, a, b);
+}
+
 static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
 {
   double *x = fit->vectors[0], *g = fit->vectors[1], *next = fit->vectors[2];
@@ -6702,8 +6818,8 @@ static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
     report->objective = value;
     report->gradient = igpt__largest64(g, n);
     if (!igpt__finite(value) || !igpt__finite(report->gradient))
-      return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "igpt_probe_fit: the objective is %g in"
-                        " iteration %d: the features are too large", value, report->iterations);
+      return igpt__probe_spoiled(fit, "igpt_probe_fit: the objective is %g, its gradient %g: the"
+                                 " features are too large", value, report->gradient);
     report->converged = report->gradient <= fit->desc.tolerance;
     if (report->converged || report->iterations == fit->desc.max_iterations) break;
     igpt__lbfgs_direction(fit, direction, g, s, y, pairs, newest);
@@ -6744,15 +6860,15 @@ static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
 
 static igpt_result igpt__probe_diverged(const igpt__fit *fit, double value)
 {
-  return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "igpt_probe_fit: the loss became %g: rate %g"
-                    " is too large for these features", value, fit->desc.rate);
+  return igpt__probe_spoiled(fit, "igpt_probe_fit: the loss became %g: rate %g is too large for"
+                             " these features", value, fit->desc.rate);
 }
 
 /* v = momentum v + gradient of a batch's mean; x -= rate v */
 static igpt_result igpt__probe_sgd(igpt__fit *fit, igpt_probe_report *report)
 {
   double *x = fit->vectors[0], *g = fit->vectors[1], *v = fit->vectors[2], value;
-  size_t n = fit->parameters, batch = (size_t)fit->desc.batch, at, i;
+  size_t n = fit->parameters, batch = (size_t)fit->desc.batch, i;
   size_t steps = igpt__divide_up(fit->rows, batch), step;
   double total = (double)steps * fit->desc.epochs;
   int epoch;
@@ -6766,16 +6882,10 @@ static igpt_result igpt__probe_sgd(igpt__fit *fit, igpt_probe_report *report)
     for (step = 0; step < steps; step++) {
       double done = ((double)steps * epoch + (double)step) / total, rate;
       size_t begin = step * batch, end = igpt__min_size(begin + batch, fit->rows);
-      if (igpt__stopped(&fit->desc.watch, done)) return IGPT_CANCELLED;
       igpt__probe_set(fit, x);
-      memset(g, 0, n * sizeof *g);
-      fit->gradient = g;
-      value = 0;
-      for (at = begin; at < end; at += fit->span) {
-        fit->chosen = fit->order + at;
-        fit->count = igpt__min_size(end - at, fit->span);
-        value += igpt__probe_span(fit);
-      }
+      fit->chosen = fit->order;
+      result = igpt__probe_sum(fit, &value, g, begin, end, done);
+      if (result) return result;
       value += igpt__probe_mean(fit, x, g, end - begin);
       if (!igpt__finite(value)) return igpt__probe_diverged(fit, value);
       rate = 0.5 * fit->desc.rate * (1 + cos(3.141592653589793 * done));
@@ -6826,9 +6936,9 @@ static igpt_result igpt__probe_standardise(igpt__fit *fit)
   for (pass = 0; pass < 2; pass++) {
     memset(sums, 0, 2 * d * sizeof *sums);
     fit->gradient = sums;
-    for (fit->first = 0; fit->first < fit->rows; fit->first += fit->span) {
+    for (fit->first = 0; fit->first < fit->rows; fit->first += fit->count) {
       if (igpt__stopped(&fit->desc.watch, 0)) return IGPT_CANCELLED;
-      fit->count = igpt__min_size(fit->rows - fit->first, fit->span);
+      fit->count = igpt__min_size(fit->rows - fit->first, fit->slots * fit->chunk);
       igpt__run(&fit->desc.runner, igpt__probe_moments, fit,
                 igpt__divide_up(d, IGPT__PROBE_COLUMNS));
     }
@@ -6913,29 +7023,25 @@ static igpt_result igpt__probe_resolve(igpt_probe_desc *desc)
   return IGPT_OK;
 }
 
-/* Rows of a span: x stays in the cache between the two products, and a span takes a few ms. */
-static size_t igpt__probe_span_rows(const igpt__fit *fit)
+/* A span takes a few ms; chunks are of one size, and not so small that adding up their sums would
+   show. */
+static void igpt__probe_chunks(igpt__fit *fit)
 {
-  size_t cached = ((size_t)1 << 19) / fit->features;
-  size_t quick = ((size_t)1 << 25) / igpt__size_mul(fit->features, fit->classes);
-  size_t span = igpt__min_size(igpt__min_size(cached, quick), igpt__min_size(fit->rows, 4096));
-  if (fit->desc.method == IGPT_SGD) span = igpt__min_size(span, (size_t)fit->desc.batch);
-  return igpt__size_round(igpt__max_size(span, 1), IGPT__PROBE_ROWS);
+  size_t pass = fit->desc.method == IGPT_SGD ? (size_t)fit->desc.batch : fit->rows, spans;
+  size_t quick = ((size_t)1 << 26) / igpt__size_mul(fit->features, fit->classes);
+  pass = igpt__min_size(pass, fit->rows);
+  spans = igpt__divide_up(pass, igpt__max_size(igpt__min_size(quick, 16384), 1));
+  fit->chunk = igpt__size_round(igpt__divide_up(pass, spans * IGPT__PROBE_SLOTS),
+                                2 * IGPT__PROBE_ROWS);
+  fit->slots = igpt__min_size(igpt__divide_up(pass, fit->chunk), IGPT__PROBE_SLOTS);
 }
 
-/* Every feature is finite, and every class has a row. `seen` has room for K floats. */
+/* Every class has a row. `seen` has room for K floats. */
 static igpt_result igpt__probe_verify(const igpt__fit *fit, float *seen)
 {
-  size_t i, j, d = fit->features;
+  size_t i;
   memset(seen, 0, fit->classes * sizeof *seen);
-  for (i = 0; i < fit->rows; i++) {
-    const float *row = fit->x + i * d;
-    if (i % fit->span == 0 && igpt__stopped(&fit->desc.watch, 0)) return IGPT_CANCELLED;
-    seen[fit->labels[i]] = 1;
-    if (igpt__finite(fit->kernels->sum_squares(row, d))) continue;
-    for (j = 0; j + 1 < d && igpt__finite((double)row[j]); j++) {}
-    return igpt__fail(&fit->desc.log, IGPT_NOT_FINITE, "x[%z][%z] is %g", i, j, (double)row[j]);
-  }
+  for (i = 0; i < fit->rows; i++) seen[fit->labels[i]] = 1;
   for (i = 0; i < fit->classes; i++)
     if (seen[i] == 0)
       return igpt__fail(&fit->desc.log, IGPT_BAD_ARGUMENT, "class %d of %d has no row, and its"
@@ -7021,10 +7127,9 @@ igpt_result igpt_probe_fit(igpt_probe **out, igpt_probe_report *report, const fl
   fit.rows = rows;
   fit.features = features;
   fit.classes = (size_t)fit.desc.classes;
-  fit.padded = igpt__size_round(fit.classes, 16);
   fit.parameters = igpt__size_mul(fit.classes,
                                   igpt__size_add(features, fit.desc.no_intercept ? 0 : 1));
-  fit.span = igpt__probe_span_rows(&fit);
+  igpt__probe_chunks(&fit);
   igpt__fit_layout(&fit, &arena);
   result = igpt__block_open(&block, igpt__with_alignment(arena.used), NULL, 0, &fit.desc.allocator,
                             &fit.desc.log);

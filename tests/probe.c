@@ -164,9 +164,9 @@ TEST(gradient)
       fit.rows = N;
       fit.features = D;
       fit.classes = K;
-      fit.padded = 32;
       fit.parameters = p;
-      fit.span = 32;                        /* three spans, the last with a part of its rows */
+      fit.chunk = 32;                       /* two spans, the last with a part of its rows */
+      fit.slots = 2;
       igpt__fit_layout(&fit, &arena);
       block = (char *)malloc(arena.used + 64);
       if (!block) exit(2);
