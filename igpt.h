@@ -1393,7 +1393,7 @@ struct igpt_kernels {
    need to.
 
      V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
-     LOAD STORE           W floats, any alignment     TR, DR           rows `thin`, `dots` take at once
+     LOAD STORE           W floats, any alignment     TR, DR           rows of `thin`, of `dots`
      LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
      ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
      FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b
@@ -9599,6 +9599,7 @@ void igpt_pool_destroy(igpt_pool *pool)
 #undef IGPT__CAT
 #undef IGPT__CAT_
 #undef IGPT__COUNT
+#undef IGPT__ENCODE_CHUNK
 #undef IGPT__GROUP
 #undef IGPT__HEAD_TENSORS
 #undef IGPT__INLINE
@@ -9611,11 +9612,11 @@ void igpt_pool_destroy(igpt_pool *pool)
 #undef IGPT__PALETTE_REACH
 #undef IGPT__POSIX
 #undef IGPT__PREFETCH
-#undef IGPT__PROBE_CLASSES
+#undef IGPT__PROBE_BLOCK
 #undef IGPT__PROBE_COLUMNS
 #undef IGPT__PROBE_MEMORY
 #undef IGPT__PROBE_ROWS
-#undef IGPT__PROBE_SHEAF
+#undef IGPT__PROBE_SLOTS
 #undef IGPT__SPAN
 #undef IGPT__SPIN
 #undef IGPT__TARGET

@@ -580,6 +580,42 @@ TEST(thin_shapes)
   }
 }
 
+/* Few columns, long rows; strides; each element the same whatever m and n are */
+TEST(dots)
+{
+  EACH {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa_);
+    size_t n = lengths[at_], rows, columns, i, j, p;
+    if (n > 130) continue;
+    for (rows = 1; rows <= 9; rows++)
+      for (columns = 1; columns <= 9; columns += rows % 2 + 1) {
+        size_t ldx = n + 3, ldw = n + 1, ldy = columns + 2;
+        float *x = part_random((rows - 1) * ldx + n, 2, 1), one;
+        float *w = part_random((columns - 1) * ldw + n, 2, 2);
+        float *y = part_random((rows - 1) * ldy + columns, 1, 3);
+        float *before = part_copy(y, (rows - 1) * ldy + columns);
+        k->dots(y, ldy, x, ldx, w, ldw, rows, columns, n);
+        for (i = 0; i < rows; i++)
+          for (j = 0; j < (i + 1 < rows ? ldy : columns); j++) {
+            double sum = 0;
+            if (j >= columns) {
+              CHECK(y[i * ldy + j] == before[i * ldy + j]);
+              continue;
+            }
+            for (p = 0; p < n; p++) sum += (double)x[i * ldx + p] * w[j * ldw + p];
+            CHECK_NEAR(y[i * ldy + j], sum, 0.1 * (double)(n + 10) * FLT_EPSILON *
+                       size_of_sum(x + i * ldx, w + j * ldw, n));
+            k->dots(&one, 1, x + i * ldx, ldx, w + j * ldw, ldw, 1, 1, n);
+            CHECK(one == y[i * ldy + j]);
+          }
+        part_free(x);
+        part_free(w);
+        part_free(y);
+        part_free(before);
+      }
+  }
+}
+
 /* ---- palette -------------------------------------------------------------------------------- */
 
 TEST(nearest)
@@ -742,6 +778,7 @@ int main(void)
   RUN(rounding);
   RUN(tile_and_thin);
   RUN(thin_shapes);
+  RUN(dots);
   RUN(nearest);
   RUN(among);
   RUN(beyond);
