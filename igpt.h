@@ -6913,14 +6913,27 @@ static igpt_result igpt__probe_sgd(igpt__fit *fit, igpt_probe_report *report)
 static void igpt__probe_moments(void *arg, size_t index, int worker)
 {
   const igpt__fit *fit = (const igpt__fit *)arg;
-  size_t d = fit->features, from = index * IGPT__PROBE_COLUMNS, i, j;
-  size_t to = igpt__min_size(from + IGPT__PROBE_COLUMNS, d);
+  size_t d = fit->features, from = index * IGPT__PROBE_COLUMNS, at, i, j, q;
+  size_t to = igpt__min_size(from + IGPT__PROBE_COLUMNS, d), end = fit->first + fit->count;
   (void)worker;
-  for (i = fit->first; i < fit->first + fit->count; i++)
-    for (j = from; j < to; j++) {
-      double v = (double)fit->x[i * d + j] + (double)fit->minus_mean[j];
-      fit->gradient[j] += v;
-      fit->gradient[d + j] += v * v;
+  for (at = fit->first; at < end; at += IGPT__PROBE_ROWS)
+    for (j = from; j < to; j += 4) {              /* in registers; the last columns again */
+      double sum[4] = { 0, 0, 0, 0 }, squares[4] = { 0, 0, 0, 0 };
+      size_t column[4], stop = igpt__min_size(at + IGPT__PROBE_ROWS, end);
+      for (q = 0; q < 4; q++) column[q] = igpt__min_size(j + q, to - 1);
+      for (i = at; i < stop; i++) {
+        const float *row = fit->x + i * d;
+        IGPT__UNROLL
+        for (q = 0; q < 4; q++) {
+          double v = (double)row[column[q]] + (double)fit->minus_mean[column[q]];
+          sum[q] += v;
+          squares[q] += v * v;
+        }
+      }
+      for (q = 0; q < 4 && j + q < to; q++) {
+        fit->gradient[j + q] += sum[q];
+        fit->gradient[d + j + q] += squares[q];
+      }
     }
 }
 
