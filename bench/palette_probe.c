@@ -149,6 +149,25 @@ static double read_once(const igpt_runner *runner, const float *x, size_t n)
   return bench_clock(0) - start;
 }
 
+/* Seconds on the wall and of all processors together. */
+typedef struct watch { double wall, processor; } watch;
+
+static watch now(void)
+{
+  watch w;
+  w.wall = bench_clock(0);
+  w.processor = bench_clock(1);
+  return w;
+}
+
+static watch since(watch start)
+{
+  watch w = now();
+  w.wall -= start.wall;
+  w.processor -= start.processor;
+  return w;
+}
+
 /* ---- the peer ------------------------------------------------------------------------------- */
 
 typedef struct peer { FILE *to, *from; char name[100]; } peer;
@@ -216,7 +235,7 @@ int main(int argc, char **argv)
   const char *cifar = NULL, *directory = NULL, *command = NULL;
   const struct timespec rest = { 0, 100000000 };      /* others' threads may spin for a while */
   int workers = 2, repetitions = 5, i, r, iterations[2] = { 0, 0 };
-  bench_times own[KINDS], theirs[KINDS], alone, stream_times;
+  bench_times own[KINDS], busy[KINDS], theirs[KINDS], alone, stream_times;
   double results[KINDS] = { 0, 0, 0 }, values[KINDS] = { 0, 0, 0 }, gigabytes;
   double bytes[KINDS], tolerance = 0;
   peer other;
@@ -244,6 +263,7 @@ int main(int argc, char **argv)
   if (command && !directory) fail("--peer needs --dump");
   if (igpt_pool_create(&pool, workers, NULL)) fail("no threads");
   memset(own, 0, sizeof own);
+  memset(busy, 0, sizeof busy);
   memset(theirs, 0, sizeof theirs);
   memset(&alone, 0, sizeof alone);
   memset(&stream_times, 0, sizeof stream_times);
@@ -268,31 +288,34 @@ int main(int argc, char **argv)
     igpt_probe_report report;
     igpt_palette palette;
     igpt_probe *probe;
-    double start, times[KINDS], single;
+    watch start, times[KINDS], single;
     int ignored;
     how.max_iterations = 10;
     how.runner = encode.runner = desc.runner = runner;
     if (r < 0) tolerance = tolerance_of(x, labels, rows, d, desc);
     desc.tolerance = tolerance;
-    start = bench_clock(0);
+    start = now();
     if (igpt_palette_fit(&palette, &fitted, rgb, count, &how)) fail("igpt_palette_fit");
-    times[FIT] = bench_clock(0) - start;
-    start = bench_clock(0);
+    times[FIT] = since(start);
+    start = now();
     if (igpt_palette_encode(&palette, tokens, rgb, count, NULL)) fail("igpt_palette_encode");
-    single = bench_clock(0) - start;
-    start = bench_clock(0);
+    single = since(start);
+    start = now();
     if (igpt_palette_encode(&palette, tokens, rgb, count, &encode)) fail("igpt_palette_encode");
-    times[ENCODE] = bench_clock(0) - start;
+    times[ENCODE] = since(start);
     if (r < 0) check_tokens(&palette, tokens, rgb, count, fitted.mse);
-    start = bench_clock(0);
+    start = now();
     if (igpt_probe_fit(&probe, &report, x, labels, rows, d, &desc)) fail("igpt_probe_fit");
-    times[PROBE] = bench_clock(0) - start;
+    times[PROBE] = since(start);
     igpt_probe_destroy(probe);
     results[FIT] = results[ENCODE] = fitted.mse;
     results[PROBE] = report.objective;
     iterations[0] = report.iterations;
-    for (i = 0; i < KINDS && r >= 0; i++) bench_note(&own[i], times[i]);
-    if (r >= 0) bench_note(&alone, single);
+    for (i = 0; i < KINDS && r >= 0; i++) {
+      bench_note(&own[i], times[i].wall);
+      bench_note(&busy[i], times[i].processor);
+    }
+    if (r >= 0) bench_note(&alone, single.wall);
     if (r >= 0) bench_note(&stream_times, read_once(&runner, x, rows * d));
     for (i = 0; i < KINDS && command; i++) {
       double second = ask_peer(&other, words[i], &values[i],
@@ -313,8 +336,9 @@ int main(int argc, char **argv)
   printf("memory is read at %.1f GB/s\n", gigabytes);
   for (i = 0; i < KINDS; i++) {
     double median = bench_median(&own[i]), floor_time = 1e-9 * bytes[i] / gigabytes;
-    printf("%-8s %9.2f ms (%.2f to %.2f)", titles[i], 1e3 * median, 1e3 * own[i].second[0],
-           1e3 * own[i].second[repetitions - 1]);
+    printf("%-8s %9.2f ms (%.2f to %.2f; processors %.2f)", titles[i], 1e3 * median,
+           1e3 * own[i].second[0], 1e3 * own[i].second[repetitions - 1],
+           1e3 * bench_median(&busy[i]));
     if (i == FIT) printf("  mean squared error %.3f", results[i]);
     if (i == ENCODE)
       printf("  %.0f million pixels/s (one worker %.0f)", 1e-6 * (double)count / median,
