@@ -5452,7 +5452,7 @@ igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *ma
    Encoding filters in the same way: a table of small cells of the cube holds the few centres that
    can be nearest to anything in the cell.
 
-   Cost of a round: distinct colours x (about 32 distances), instead of pixels x 512.
+   Cost of a round: distinct colours x (about 24 distances), instead of pixels x 512.
 
    Arthur, Vassilvitskii: "k-means++: the advantages of careful seeding", SODA 2007.
    Kanungo et al.: "An efficient k-means clustering algorithm", PAMI 2002.                        */
