@@ -334,6 +334,7 @@ typedef enum igpt_isa {
   IGPT_ISA_GENERIC,               /* plain C: the definition of every kernel */
   IGPT_ISA_AVX2,                  /* with FMA */
   IGPT_ISA_AVX512,                /* the F subset */
+  IGPT_ISA_AMX,                   /* AVX512, and tiles for the matrix products of BF16 sessions */
   IGPT_ISA_NEON,
   IGPT_ISA_COUNT
 } igpt_isa;
@@ -346,8 +347,10 @@ typedef enum igpt_precision {
   IGPT_PRECISION_AUTO             /* BF16 where the processor multiplies it faster, else F32 */
 } igpt_precision;
 
-IGPTDEF int         igpt_isa_supported(igpt_isa isa);  /* 1 or 0; AUTO and GENERIC are always 1 */
-IGPTDEF igpt_isa    igpt_isa_best(void);               /* what AUTO means here */
+/* 1 or 0; AUTO and GENERIC are always 1. Asking for AMX asks Linux to permit it to the process. */
+IGPTDEF int         igpt_isa_supported(igpt_isa isa);
+IGPTDEF igpt_isa    igpt_isa_best(void);               /* what AUTO means here; in BF16 sessions
+                                                          AMX, if that is supported and right */
 IGPTDEF const char *igpt_isa_name(igpt_isa isa);       /* "auto", "generic", "avx2", ... */
 
 /* Runs every kernel of `isa` against the generic row on small odd shapes (a few milliseconds, no
@@ -355,7 +358,7 @@ IGPTDEF const char *igpt_isa_name(igpt_isa isa);       /* "auto", "generic", "av
 IGPTDEF igpt_result igpt_selftest(igpt_isa isa);
 
 /* The kernels themselves, for tests, benchmarks and the curious; described in part 6.
-   Null if `isa` is not supported. */
+   Null if `isa` is not supported; AMX has those of AVX512. */
 typedef struct igpt_kernels igpt_kernels;
 IGPTDEF const igpt_kernels *igpt_kernels_for(igpt_isa isa);
 
@@ -844,8 +847,8 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #error "igpt.h: compile without -ffast-math and -Ofast (or define IGPT_ALLOW_FAST_MATH, knowingly)"
 #endif
 
-/* Part 6 is compiled once per instruction set: the file includes itself by this name. __FILE__
-   would fail where the header is not in the compiler's working directory. */
+/* Parts 6 and 7 are compiled once per instruction set: the file includes itself by this name.
+   __FILE__ would fail where the header is not in the compiler's working directory. */
 #ifndef IGPT__SELF
 #define IGPT__SELF "igpt.h"
 #endif
@@ -869,6 +872,16 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__AVX512 1
 #else
 #define IGPT__AVX512 0
+#endif
+
+/* Tiles need a compiler that knows them, and a system that is asked for them as Linux is. */
+#if IGPT__AVX512 && !defined(IGPT_NO_AMX) && defined(__linux__) && !defined(__ILP32__) && \
+    !defined(__INTEL_COMPILER) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || \
+     (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+#define IGPT__AMX 1
+#else
+#define IGPT__AMX 0
 #endif
 
 #if !defined(IGPT_NO_SIMD) && (defined(__aarch64__) || defined(_M_ARM64))
@@ -1362,6 +1375,30 @@ struct igpt_kernels {
 #endif
 };
 
+/* ---- tiles: what part 7 provides, once for each way to run them ------------------------------ */
+
+enum { IGPT__PANEL = 32 };        /* lanes of a panel, and the step in which its k goes */
+
+/* Products of matrices of bfloat16, packed into panels of 32 lanes: a lane is a row of A or a
+   column of B. Beyond the last lane and the last k there are zeros, up to whole panels and
+   steps. */
+typedef struct igpt__amx {
+  /* igpt__panels(count, k) numbers from from[lane * lane_stride + p * k_stride], rounded to nearest
+     even (denormals to zero, as tiles take them): rows of tiles are lanes, as A's, or pairs of k,
+     as B's. */
+  void (*pack)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride, size_t count,
+               size_t k, int pairs);
+
+  /* c (m,n) = (accumulate ? c : 0) + a b, each packed with its k. sums: 1024 floats of scratch. */
+  void (*multiply)(float *c, size_t ldc, const uint16_t *a, const uint16_t *b, size_t m, size_t n,
+                   size_t k, int accumulate, float *sums);
+} igpt__amx;
+
+static size_t igpt__panels(size_t count, size_t k)
+{
+  return igpt__size_mul(igpt__size_round(count, IGPT__PANEL), igpt__size_round(k, IGPT__PANEL));
+}
+
 /* One instance of part 6 for each instruction set: the file includes itself for that part alone. */
 #define IGPT__PASS 1
 #include IGPT__SELF
@@ -1378,9 +1415,25 @@ struct igpt_kernels {
 #include IGPT__SELF
 #endif
 
+/* And of part 7: on AMX's tiles. Tests define IGPT__TILES, the igpt__amx that sessions shall find,
+   and have two more, on emulated tiles: all in plain C, and with the vectors of the first. */
+#ifdef IGPT__TILES
+#define IGPT__PASS 5
+#include IGPT__SELF
+#if IGPT__AMX
+#define IGPT__PASS 6
+#include IGPT__SELF
+#endif
+#endif
+#if IGPT__AMX
+#define IGPT__PASS 7
+#include IGPT__SELF
+#endif
+
 #endif /* IGPT__IMPLEMENTED */
 #endif /* IGPT_IMPLEMENTATION */
-#else  /* IGPT__PASS: from here to its #endif, part 6 for one instruction set */
+#else  /* IGPT__PASS: from here to its #endif, part 6 or 7 for one instruction set */
+#if IGPT__PASS <= 4
 
 /* ==== 6. the kernels =========================================================================
 
@@ -2520,6 +2573,374 @@ static const igpt_kernels K(kernels) = {
 #undef DZERO
 #undef SQUARES
 #undef TOTAL
+
+#else /* IGPT__PASS >= 5 */
+
+/* ==== 7. AMX =================================================================================
+
+   From 2023 on Intel's servers have eight registers of 16 rows by 64 bytes, "tiles", and one
+   instruction that multiplies two of them: 16 x 32 by 32 x 16 numbers in bfloat16, added to 16 x 16
+   sums in float32, about fifteen times the multiply-adds of AVX-512 in the same time. The rest is
+   feeding it. Four tiles of sums make a block of 32 x 32 outputs, so that each step of 32 k loads
+   four tiles for four products; a step of a panel is two tiles that lie whole in memory, 2 KiB in a
+   run, so that no stride sends their rows to the same places of the cache; and the sums leave
+   through a small buffer, whence vectors bring them to C, whatever its edges.
+
+   The instruction takes its second operand in pairs of k: row q of the tile has the elements 2q and
+   2q + 1 of column 0, then those of column 1, and so on. So packing is two motions, from float32
+   each: numbers that lie along k become rows of A as they are, those across k, two rows at a time,
+   become rows of B; where it is the other way round, pairs are transposed as if they were 32-bit
+   numbers, in registers. Nothing is transposed through memory.
+
+   What the instruction computes is written down to the bit in TDPBF16PS of Intel's "Software
+   Developer's Manual", volume 2. So it can be emulated, and the tests run all of this on any
+   machine; only the few words below differ:
+
+     TILES ENTER LEAVE    the tiles of a task, and what precedes and follows their use
+     TILE_ZERO(t)         tile t becomes zero
+     TILE_LOAD(t,p,step)  ... 16 rows of 64 bytes, `step` bytes apart
+     TILE_STORE(t,p,step) the same way back
+     TILE_DOT(c,a,b)      tile c += a b
+
+   Guide: Intel, "64 and IA-32 Architectures Optimization Reference Manual", chapter 20.          */
+
+#if IGPT__PASS == 5
+  #define K(name) IGPT__CAT(igpt__tiles_##name, _plain)
+  #define TARGET
+#elif IGPT__PASS == 6
+  #define K(name) IGPT__CAT(igpt__tiles_##name, _vectors)
+  #define TARGET IGPT__TARGET("avx512f,avx512bw,avx512bf16")
+#else
+  #define K(name) IGPT__CAT(igpt__tiles_##name, _amx)
+  #define TARGET IGPT__TARGET("avx512f,avx512bw,avx512bf16,amx-tile,amx-bf16")
+#endif
+#if IGPT__PASS == 7
+  #define TILES igpt__tile_shapes tiles
+  #define ENTER() K(enter)(&tiles)
+  #define LEAVE() _tile_release()
+  #define TILE_ZERO(t) _tile_zero(t)
+  #define TILE_LOAD(t, p, step) _tile_loadd(t, p, step)
+  #define TILE_STORE(t, p, step) _tile_stored(t, p, step)
+  #define TILE_DOT(c, a, b) _tile_dpbf16ps(c, a, b)
+#else
+  #define TILES igpt__tile tiles[8]
+  #define ENTER() memset(tiles, 0xff, sizeof tiles)
+  #define LEAVE() memset(tiles, 0xff, sizeof tiles)
+  #define TILE_ZERO(t) memset(&tiles[t], 0, sizeof tiles[t])
+  #define TILE_LOAD(t, p, step) igpt__tile_load(&tiles[t], p, step)
+  #define TILE_STORE(t, p, step) igpt__tile_store(&tiles[t], p, step)
+  #define TILE_DOT(c, a, b) igpt__tile_dot(&tiles[c], &tiles[a], &tiles[b])
+#endif
+
+/* ---- emulated tiles -------------------------------------------------------------------------- */
+
+#if IGPT__PASS == 5
+typedef union igpt__tile {
+  uint16_t half[16][32];
+  float whole[16][16];
+} igpt__tile;
+
+static void igpt__tile_load(igpt__tile *tile, const void *from, size_t step)
+{
+  size_t i;
+  for (i = 0; i < 16; i++) memcpy(tile->half[i], (const char *)from + i * step, 64);
+}
+
+static void igpt__tile_store(const igpt__tile *tile, void *to, size_t step)
+{
+  size_t i;
+  for (i = 0; i < 16; i++) memcpy((char *)to + i * step, tile->half[i], 64);
+}
+
+/* A denormal becomes a zero of its sign. */
+static float igpt__tile_flush(float x)
+{
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (!(bits & 0x7f800000u)) bits &= 0x80000000u;
+  memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
+static float igpt__tile_float(uint16_t half)
+{
+  uint32_t bits = (uint32_t)half << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return igpt__tile_flush(x);
+}
+
+/* c[i][j] += (sum over even k) + (sum over odd k), each in ascending order from zero. A product of
+   two bfloat16 is exact in float32, every sum is rounded to nearest even, and denormals are zero
+   wherever they come up. */
+static void igpt__tile_dot(igpt__tile *c, const igpt__tile *a, const igpt__tile *b)
+{
+  size_t i, j, q;
+  for (i = 0; i < 16; i++) {
+    float even[16], odd[16];
+    for (j = 0; j < 16; j++) even[j] = odd[j] = 0;
+    for (q = 0; q < 16; q++) {
+      const float a0 = igpt__tile_float(a->half[i][2 * q]);
+      const float a1 = igpt__tile_float(a->half[i][2 * q + 1]);
+      for (j = 0; j < 16; j++) {
+        even[j] = igpt__tile_flush(even[j] + a0 * igpt__tile_float(b->half[q][2 * j]));
+        odd[j] = igpt__tile_flush(odd[j] + a1 * igpt__tile_float(b->half[q][2 * j + 1]));
+      }
+    }
+    for (j = 0; j < 16; j++)
+      c->whole[i][j] = igpt__tile_flush(igpt__tile_flush(c->whole[i][j]) +
+                                        igpt__tile_flush(even[j] + odd[j]));
+  }
+}
+#endif
+
+/* ---- the scope in which tiles may be used ---------------------------------------------------- */
+
+#if IGPT__PASS == 7
+/* What ldtilecfg reads. Eight tiles of 16 rows by 64 bytes; unused ones are described too. */
+typedef struct igpt__tile_shapes {
+  uint8_t  palette, start_row, reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t  rows[16];
+} igpt__tile_shapes;
+
+/* gcc 12 believes that _tile_loadconfig reads 8 bytes of the 64, and drops the stores of the
+   others; and that _tile_loadd reads no memory at all. The empty statement says better: these
+   stores, and those of all that was packed before, are done when the first tile is loaded. */
+TARGET static void K(enter)(igpt__tile_shapes *tiles)
+{
+  int i;
+  memset(tiles, 0, sizeof *tiles);
+  tiles->palette = 1;
+  for (i = 0; i < 8; i++) {
+    tiles->rows[i] = 16;
+    tiles->row_bytes[i] = 64;
+  }
+  __asm__ volatile("" : : "r"(tiles) : "memory");
+  _tile_loadconfig(tiles);
+}
+#endif
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+#if IGPT__PASS == 5
+static uint16_t igpt__tile_half(float x)
+{
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (x != x) return (uint16_t)(bits >> 16 | 0x40u);
+  if (!(bits & 0x7f800000u)) return (uint16_t)(bits >> 16 & 0x8000u);
+  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+/* One tile from up to 16 lanes and 32 k, and zeros */
+static void K(pack_tile)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
+                         size_t lanes, size_t k, int pairs)
+{
+  size_t lane, p;
+  memset(to, 0, 16 * 32 * sizeof *to);
+  for (lane = 0; lane < lanes; lane++)
+    for (p = 0; p < k; p++)
+      to[pairs ? p / 2 * 32 + 2 * lane + p % 2 : 32 * lane + p] =
+        igpt__tile_half(from[lane * lane_stride + p * k_stride]);
+}
+#else
+#define LANES(n) ((n) < 16 ? (__mmask16)((1u << (n)) - 1u) : (__mmask16)0xffff)
+#define HALVES(low, high) ((__m512i)_mm512_cvtne2ps_pbh(high, low))
+
+/* 16 x 16 numbers of 32 bits: pairs within each quarter of a register, then the quarters */
+TARGET IGPT__INLINE void K(transpose)(__m512i t[16])
+{
+  __m512i u[16];
+  size_t i;
+  IGPT__UNROLL
+  for (i = 0; i < 16; i += 2) {
+    u[i] = _mm512_maskz_unpacklo_epi32(0xffff, t[i], t[i + 1]);
+    u[i + 1] = _mm512_maskz_unpackhi_epi32(0xffff, t[i], t[i + 1]);
+  }
+  IGPT__UNROLL
+  for (i = 0; i < 16; i += 4) {
+    t[i] = _mm512_maskz_unpacklo_epi64(0xff, u[i], u[i + 2]);
+    t[i + 1] = _mm512_maskz_unpackhi_epi64(0xff, u[i], u[i + 2]);
+    t[i + 2] = _mm512_maskz_unpacklo_epi64(0xff, u[i + 1], u[i + 3]);
+    t[i + 3] = _mm512_maskz_unpackhi_epi64(0xff, u[i + 1], u[i + 3]);
+  }
+  IGPT__UNROLL
+  for (i = 0; i < 4; i++) {
+    u[i] = _mm512_maskz_shuffle_i32x4(0xffff, t[i], t[4 + i], 0x88);
+    u[4 + i] = _mm512_maskz_shuffle_i32x4(0xffff, t[i], t[4 + i], 0xdd);
+    u[8 + i] = _mm512_maskz_shuffle_i32x4(0xffff, t[8 + i], t[12 + i], 0x88);
+    u[12 + i] = _mm512_maskz_shuffle_i32x4(0xffff, t[8 + i], t[12 + i], 0xdd);
+  }
+  IGPT__UNROLL
+  for (i = 0; i < 4; i++) {
+    t[i] = _mm512_maskz_shuffle_i32x4(0xffff, u[i], u[8 + i], 0x88);
+    t[4 + i] = _mm512_maskz_shuffle_i32x4(0xffff, u[4 + i], u[12 + i], 0x88);
+    t[8 + i] = _mm512_maskz_shuffle_i32x4(0xffff, u[i], u[8 + i], 0xdd);
+    t[12 + i] = _mm512_maskz_shuffle_i32x4(0xffff, u[4 + i], u[12 + i], 0xdd);
+  }
+}
+
+/* One tile whose k lie in a run: a register is a lane. */
+TARGET static void K(pack_along)(uint16_t *to, const float *from, size_t lane_stride, size_t lanes,
+                                 size_t k, int pairs)
+{
+  const __mmask16 low = LANES(k), high = k > 16 ? LANES(k - 16) : (__mmask16)0;
+  __m512i t[16];
+  size_t i;
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) {
+    const __mmask16 mine = i < lanes ? low : (__mmask16)0, more = i < lanes ? high : (__mmask16)0;
+    const float *row = i < lanes ? from + i * lane_stride : from;
+    t[i] = HALVES(_mm512_maskz_loadu_ps(mine, row), _mm512_maskz_loadu_ps(more, row + 16));
+  }
+  if (pairs) K(transpose)(t);
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) _mm512_storeu_si512(to + 32 * i, t[i]);
+}
+
+/* One tile whose lanes lie in a run: a register is a pair of k. */
+TARGET static void K(pack_across)(uint16_t *to, const float *from, size_t k_stride, size_t lanes,
+                                  size_t k, int pairs)
+{
+  static const uint16_t order[32] = { 0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21,
+                                      6,  22, 7,  23, 8,  24, 9,  25, 10, 26, 11, 27,
+                                      12, 28, 13, 29, 14, 30, 15, 31 };
+  const __m512i zip = _mm512_loadu_si512(order);
+  const __mmask16 mask = LANES(lanes);
+  __m512i t[16];
+  size_t i;
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) {
+    const __mmask16 even = 2 * i < k ? mask : (__mmask16)0;
+    const __mmask16 odd = 2 * i + 1 < k ? mask : (__mmask16)0;
+    const float *row = even ? from + 2 * i * k_stride : from, *next = odd ? row + k_stride : row;
+    t[i] = _mm512_maskz_permutexvar_epi16(0xffffffffu, zip,
+                                          HALVES(_mm512_maskz_loadu_ps(even, row),
+                                                 _mm512_maskz_loadu_ps(odd, next)));
+  }
+  if (!pairs) K(transpose)(t);
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) _mm512_storeu_si512(to + 32 * i, t[i]);
+}
+
+TARGET static void K(pack_tile)(uint16_t *to, const float *from, size_t lane_stride,
+                                size_t k_stride, size_t lanes, size_t k, int pairs)
+{
+  if (k_stride == 1) K(pack_along)(to, from, lane_stride, lanes, k, pairs);
+  else if (lane_stride == 1) K(pack_across)(to, from, k_stride, lanes, k, pairs);
+  else {                          /* no operand of the network has two strides */
+    float copy[16 * 32];
+    size_t i, p;
+    for (i = 0; i < lanes; i++)
+      for (p = 0; p < k; p++) copy[i * 32 + p] = from[i * lane_stride + p * k_stride];
+    K(pack_along)(to, copy, 32, lanes, k, pairs);
+  }
+}
+#endif
+
+/* Panel by panel, but where lanes lie in a run first all lanes of one step: memory is read in the
+   order in which it lies. */
+TARGET static void K(pack)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
+                           size_t count, size_t k, int pairs)
+{
+  const size_t panel = IGPT__PANEL * igpt__size_round(k, IGPT__PANEL);
+  const size_t all = k_stride == 1 ? 32 : count;
+  size_t first, lane, p;
+  for (first = 0; first < count; first += all)
+    for (p = 0; p < k; p += 32)
+      for (lane = first; lane < count && lane < first + all; lane += 32) {
+        uint16_t *tile = to + lane / 32 * panel + p * 32;
+        const float *corner = from + lane * lane_stride + p * k_stride;
+        const size_t lanes = count - lane, depth = igpt__min_size(32, k - p);
+        K(pack_tile)(tile, corner, lane_stride, k_stride, igpt__min_size(16, lanes), depth, pairs);
+        if (lanes > 16)
+          K(pack_tile)(tile + 512, corner + 16 * lane_stride, lane_stride, k_stride,
+                       igpt__min_size(16, lanes - 16), depth, pairs);
+        else memset(tile + 512, 0, 512 * sizeof *tile);
+      }
+}
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+/* c (m,n) = sums (32,32) [+ c], m and n at most 32 */
+#if IGPT__PASS == 5
+static void K(finish)(float *c, size_t ldc, const float *sums, size_t m, size_t n, int accumulate)
+{
+  size_t i, j;
+  for (i = 0; i < m; i++)
+    for (j = 0; j < n; j++)
+      c[i * ldc + j] = (accumulate ? c[i * ldc + j] : 0) + sums[i * 32 + j];
+}
+#else
+TARGET IGPT__INLINE void K(finish)(float *c, size_t ldc, const float *sums, size_t m, size_t n,
+                                   int accumulate)
+{
+  const __mmask16 low = LANES(n), high = n > 16 ? LANES(n - 16) : (__mmask16)0;
+  const size_t second = n > 16 ? 16 : 0;
+  size_t i;
+  for (i = 0; i < m; i++, c += ldc, sums += 32) {
+    __m512 u = _mm512_loadu_ps(sums), v = _mm512_loadu_ps(sums + 16);
+    if (accumulate) {
+      u = _mm512_add_ps(_mm512_maskz_loadu_ps(low, c), u);
+      v = _mm512_add_ps(_mm512_maskz_loadu_ps(high, c + second), v);
+    }
+    _mm512_mask_storeu_ps(c, low, u);
+    _mm512_mask_storeu_ps(c + second, high, v);
+  }
+}
+#endif
+
+/* Each element is the sum, in ascending order, of what the tiles make of 32 k at a time; then comes
+   c. So its bits depend on k alone, not on m, n or its place. */
+TARGET static void K(multiply)(float *c, size_t ldc, const uint16_t *a, const uint16_t *b, size_t m,
+                               size_t n, size_t k, int accumulate, float *sums)
+{
+  const size_t panel = IGPT__PANEL * igpt__size_round(k, IGPT__PANEL);
+  size_t i, j, p;
+  TILES;
+  ENTER();
+  for (i = 0; i < m; i += 32)
+    for (j = 0; j < n; j += 32) {
+      const uint16_t *pa = a + i / 32 * panel, *pb = b + j / 32 * panel;
+      TILE_ZERO(0);
+      TILE_ZERO(1);
+      TILE_ZERO(2);
+      TILE_ZERO(3);
+      for (p = 0; p < panel; p += 1024) {
+        TILE_LOAD(6, pb + p, 64);
+        TILE_LOAD(4, pa + p, 64);
+        TILE_LOAD(7, pb + p + 512, 64);
+        TILE_LOAD(5, pa + p + 512, 64);
+        TILE_DOT(0, 4, 6);
+        TILE_DOT(1, 4, 7);
+        TILE_DOT(2, 5, 6);
+        TILE_DOT(3, 5, 7);
+      }
+      TILE_STORE(0, sums, 128);
+      TILE_STORE(1, sums + 16, 128);
+      TILE_STORE(2, sums + 16 * 32, 128);
+      TILE_STORE(3, sums + 16 * 32 + 16, 128);
+      K(finish)(c + i * ldc + j, ldc, sums, igpt__min_size(32, m - i), igpt__min_size(32, n - j),
+                accumulate);
+    }
+  LEAVE();
+}
+
+IGPT__UNUSED static const igpt__amx K(unit) = { K(pack), K(multiply) };
+
+#undef K
+#undef TARGET
+#undef TILES
+#undef ENTER
+#undef LEAVE
+#undef TILE_ZERO
+#undef TILE_LOAD
+#undef TILE_STORE
+#undef TILE_DOT
+#undef LANES
+#undef HALVES
+#endif /* IGPT__PASS */
 #undef IGPT__PASS
 #define IGPT__IN_PASS             /* hides the rest of the file from this inclusion */
 #endif /* IGPT__PASS */
@@ -2536,21 +2957,22 @@ static const igpt_kernels K(kernels) = {
    Intel, "Software Developer's Manual", volume 1, 14.3 and 15.2.                                 */
 
 #if IGPT__X86
-static void igpt__cpuid(uint32_t r[4], uint32_t leaf)
+static void igpt__cpuid(uint32_t r[4], uint32_t leaf, uint32_t part)
 {
 #ifdef _MSC_VER
   int v[4];
-  __cpuidex(v, (int)leaf, 0);
+  __cpuidex(v, (int)leaf, (int)part);
   r[0] = (uint32_t)v[0];
   r[1] = (uint32_t)v[1];
   r[2] = (uint32_t)v[2];
   r[3] = (uint32_t)v[3];
 #else
-  __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
+  __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(part));
 #endif
 }
 
-/* the registers that the operating system saves: bit 1 XMM, 2 YMM, 5 to 7 the AVX-512 state */
+/* the registers that the operating system saves: bit 1 XMM, 2 YMM, 5 to 7 the AVX-512 state, 17 and
+   18 tiles and their shapes */
 static uint64_t igpt__saved_registers(void)
 {
 #ifdef _MSC_VER
@@ -2568,12 +2990,12 @@ igpt_isa igpt_isa_best(void)
 #if IGPT__X86
   uint32_t r[4];
   uint64_t saved;
-  igpt__cpuid(r, 0);
+  igpt__cpuid(r, 0, 0);
   if (r[0] < 7) return IGPT_ISA_GENERIC;
-  igpt__cpuid(r, 1);              /* FMA, OSXSAVE (xgetbv may be asked), AVX */
+  igpt__cpuid(r, 1, 0);              /* FMA, OSXSAVE (xgetbv may be asked), AVX */
   if (!(r[2] >> 12 & 1) || !(r[2] >> 27 & 1) || !(r[2] >> 28 & 1)) return IGPT_ISA_GENERIC;
   saved = igpt__saved_registers();
-  igpt__cpuid(r, 7);
+  igpt__cpuid(r, 7, 0);
   if ((saved & 0x06) != 0x06 || !(r[1] >> 5 & 1)) return IGPT_ISA_GENERIC;
   if (IGPT__AVX512 && (saved & 0xe6) == 0xe6 && (r[1] >> 16 & 1)) return IGPT_ISA_AVX512;
   return IGPT_ISA_AVX2;
@@ -2584,9 +3006,68 @@ igpt_isa igpt_isa_best(void)
 #endif
 }
 
+/* Tiles are 8 KiB of registers that few programs use: Linux wants each process to ask before it
+   saves them at every switch of threads. Asking again is harmless. AVX512_BF16 and AVX512BW, which
+   packing needs, come with every AMX so far, and are asked for all the same. */
+#if IGPT__AMX
+static int igpt__amx_vectors(void)
+{
+  uint32_t r[4];
+  if (igpt_isa_best() != IGPT_ISA_AVX512) return 0;
+  igpt__cpuid(r, 7, 0);
+  if (r[0] < 1 || !(r[1] >> 30 & 1)) return 0;             /* there is a part 1; AVX512BW */
+  igpt__cpuid(r, 7, 1);
+  return r[0] >> 5 & 1;                                     /* AVX512_BF16 */
+}
+
+static int igpt__amx_permission(void)
+{
+  long result;                    /* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) */
+  __asm__ volatile("syscall" : "=a"(result) : "0"(158L), "D"(0x1023L), "S"(18L)
+                   : "rcx", "r11", "memory");
+  return result == 0;
+}
+#endif
+
+static const igpt__amx *igpt__amx_real(void)
+{
+#if IGPT__AMX
+  uint32_t r[4];
+  if (!igpt__amx_vectors() || (igpt__saved_registers() & 0x60000u) != 0x60000u) return NULL;
+  igpt__cpuid(r, 7, 0);                                     /* AMX-BF16, AMX-TILE */
+  return (r[3] >> 22 & 1) && (r[3] >> 24 & 1) && igpt__amx_permission() ? &igpt__tiles_unit_amx
+                                                                        : NULL;
+#else
+  return NULL;
+#endif
+}
+
+#ifdef IGPT__TILES
+/* Emulated tiles, packed by the vectors that AMX's have, where these can run */
+static const igpt__amx *igpt__amx_emulated(void)
+{
+#if IGPT__AMX
+  return igpt__amx_vectors() ? &igpt__tiles_unit_vectors : NULL;
+#else
+  return NULL;
+#endif
+}
+#endif
+
+/* The tiles that this process may use, or null. */
+static const igpt__amx *igpt__amx_granted(void)
+{
+#ifdef IGPT__TILES
+  return IGPT__TILES;
+#else
+  return igpt__amx_real();
+#endif
+}
+
 int igpt_isa_supported(igpt_isa isa)
 {
   igpt_isa best = igpt_isa_best();
+  if (isa == IGPT_ISA_AMX) return igpt__amx_granted() != NULL;
   if (isa == IGPT_ISA_AUTO || isa == IGPT_ISA_GENERIC || isa == best) return 1;
   return isa == IGPT_ISA_AVX2 && best == IGPT_ISA_AVX512;
 }
@@ -2598,6 +3079,7 @@ const char *igpt_isa_name(igpt_isa isa)
     case IGPT_ISA_GENERIC: return "generic";
     case IGPT_ISA_AVX2: return "avx2";
     case IGPT_ISA_AVX512: return "avx512";
+    case IGPT_ISA_AMX: return "amx";
     case IGPT_ISA_NEON: return "neon";
     case IGPT_ISA_COUNT: break;
   }
@@ -2606,8 +3088,8 @@ const char *igpt_isa_name(igpt_isa isa)
 
 const igpt_kernels *igpt_kernels_for(igpt_isa isa)
 {
-  if (isa == IGPT_ISA_AUTO) isa = igpt_isa_best();
   if (!igpt_isa_supported(isa)) return NULL;
+  if (isa == IGPT_ISA_AUTO || isa == IGPT_ISA_AMX) isa = igpt_isa_best();
 #if IGPT__X86
   if (isa == IGPT_ISA_AVX2) return &igpt__kernels_avx2;
 #endif
@@ -2778,6 +3260,33 @@ static int igpt__trial_lists(const igpt_kernels *k)
   return memcmp(fast, plain, sizeof fast) == 0 && igpt__alike(beyond, plainly, 16);
 }
 
+/* A product whose every side ends within a tile, with operands of both layouts: 1 if it agrees with
+   the generic row. */
+static int igpt__amx_right(const igpt__amx *amx)
+{
+  enum { M = 21, N = 18, DEPTH = 37, PACKED = 32 * 64 };
+  float a[M * DEPTH], b[DEPTH * N], c[M * N], plain[M * N], turned[M * DEPTH], sums[1024];
+  uint16_t packed_a[PACKED], packed_b[PACKED], again[PACKED];
+  size_t i, p;
+  igpt__trial_fill(a, M * DEPTH, 9);
+  igpt__trial_fill(b, DEPTH * N, 10);
+  igpt__trial_fill(c, M * N, 11);
+  memcpy(plain, c, sizeof c);
+  igpt__kernels_generic.thin(plain, N, a, DEPTH, b, N, M, N, DEPTH, 1, 1);
+  amx->pack(packed_a, a, DEPTH, 1, M, DEPTH, 0);
+  amx->pack(packed_b, b, 1, N, N, DEPTH, 1);
+  amx->multiply(c, N, packed_a, packed_b, M, N, DEPTH, 1, sums);
+  if (!igpt__alike(c, plain, M * N)) return 0;
+  for (i = 0; i < M; i++)
+    for (p = 0; p < DEPTH; p++) turned[p * M + i] = a[i * DEPTH + p];
+  amx->pack(again, turned, 1, M, M, DEPTH, 0);
+  if (memcmp(again, packed_a, sizeof again)) return 0;
+  for (i = 0; i < N; i++)
+    for (p = 0; p < DEPTH; p++) turned[i * DEPTH + p] = b[p * N + i];
+  amx->pack(again, turned, DEPTH, 1, N, DEPTH, 1);
+  return memcmp(again, packed_b, sizeof again) == 0;
+}
+
 igpt_result igpt_selftest(igpt_isa isa)
 {
   const igpt_kernels *k = igpt_kernels_for(isa);
@@ -2785,6 +3294,7 @@ igpt_result igpt_selftest(igpt_isa isa)
   float fast_sums[8], plain_sums[8];
   size_t n;
   if (!k) return IGPT_UNSUPPORTED;
+  if (isa == IGPT_ISA_AMX && !igpt__amx_right(igpt__amx_granted())) return IGPT_SELFTEST_FAILED;
   for (n = 0; n <= IGPT__TEST_N; n++) {
     igpt__trial_run(&fast, fast_sums, k, n);
     igpt__trial_run(&plain, plain_sums, &igpt__kernels_generic, n);
@@ -2822,7 +3332,12 @@ enum {
   IGPT__FEW_ROWS      = 16,       /* up to so many rows B is packed a piece at a time, of */
   IGPT__FEW_DEPTH     = 64,       /*   so many rows */
   IGPT__FEW_COLUMNS   = 256,      /*   and so many columns, a task, a multiple of every tile's */
-  IGPT__TILE_FLOATS   = 512       /* in the largest tile */
+  IGPT__TILE_FLOATS   = 512,      /* in the largest tile */
+  IGPT__AMX_DEPTH     = 1024,     /* of k, packed at a time for AMX */
+  IGPT__AMX_ROWS      = 1024,     /* of A, packed at a time */
+  IGPT__AMX_STRIP     = 64,       /* rows of a task, two panels */
+  IGPT__AMX_BLOCK     = 393216,   /* packed numbers of B that a task takes: 768 KiB */
+  IGPT__AMX_SHARE     = 128       /* rows or columns packed by a task */
 };
 
 /* What every parallel operation needs. */
@@ -2830,7 +3345,8 @@ typedef struct igpt__math {
   const igpt_kernels *kernels;
   igpt_runner runner;
   int    round;                   /* 1: operands of products are rounded to bfloat16 */
-  float *shared;                  /* igpt__matmul_shared() floats, 64-byte aligned */
+  const igpt__amx *amx;           /* and multiplied on these tiles; null: by kernels */
+  float *shared;                  /* igpt__matmul_shared() or amx_shared, 64-byte aligned */
   float *worker;                  /* igpt__workers() pieces of worker_floats, 64-byte aligned */
   size_t worker_floats;           /* a multiple of 16 */
 } igpt__math;
@@ -2844,6 +3360,8 @@ typedef struct igpt__product {
   size_t block, across;           /* columns of a task; tasks across */
   size_t column, columns;         /* the slab: columns [column, column + columns) of B */
   size_t deep, depth;             /* and its rows [deep, deep + depth) */
+  size_t row, rows;               /* AMX: rows [row, row + rows) of A are packed too, ... */
+  size_t packs;                   /* ... after so many tasks that pack B */
   int accumulate;
 } igpt__product;
 
@@ -2964,9 +3482,94 @@ static void igpt__matmul_few_task(void *arg, size_t index, int worker)
   }
 }
 
+/* ---- the same on tiles ------------------------------------------------------------------------
+
+   AMX multiplies so fast that fetching and packing count for more: A too is packed once and shared,
+   up to 1024 rows of 1024, and a worker goes down the rows with a block of B that stays in its
+   second cache. The sum over k is again in one order for each element: 32 at a time by the tiles,
+   then 1024 at a time in C.                                                                      */
+
+/* Floats of math.shared for any product of up to (m,k) by (k,n). */
+static size_t igpt__amx_shared(size_t m, size_t n, size_t k)
+{
+  const size_t depth = igpt__min_size(k, IGPT__AMX_DEPTH);
+  return igpt__size_round(igpt__panels(igpt__min_size(m, IGPT__AMX_ROWS), depth) / 2 +
+                          igpt__panels(igpt__min_size(n, IGPT__SLAB_COLUMNS), depth) / 2, 16);
+}
+
+/* Where packed B begins, and where packed A does behind it */
+static uint16_t *igpt__amx_b(const igpt__product *p)
+{
+  return (uint16_t *)(void *)p->math->shared;
+}
+
+static uint16_t *igpt__amx_a(const igpt__product *p)
+{
+  return igpt__amx_b(p) + igpt__panels(p->columns, p->depth);
+}
+
+/* A few panels of B, or of A */
+static void igpt__amx_pack_task(void *arg, size_t index, int worker)
+{
+  const igpt__product *p = (const igpt__product *)arg;
+  size_t first;
+  (void)worker;
+  if (index < p->packs) {
+    first = index * IGPT__AMX_SHARE;
+    p->math->amx->pack(igpt__amx_b(p) + igpt__panels(first, p->depth),
+                       p->b + p->deep * p->b_row + (p->column + first) * p->b_column, p->b_column,
+                       p->b_row, igpt__min_size(p->columns - first, IGPT__AMX_SHARE), p->depth, 1);
+  } else {
+    first = (index - p->packs) * IGPT__AMX_SHARE;
+    p->math->amx->pack(igpt__amx_a(p) + igpt__panels(first, p->depth),
+                       p->a + (p->row + first) * p->a_row + p->deep * p->a_column, p->a_row,
+                       p->a_column, igpt__min_size(p->rows - first, IGPT__AMX_SHARE), p->depth, 0);
+  }
+}
+
+/* A strip of A times a block of B */
+static void igpt__amx_task(void *arg, size_t index, int worker)
+{
+  const igpt__product *p = (const igpt__product *)arg;
+  size_t row = index % p->strips * p->strip, first = index / p->strips * p->block;
+  p->math->amx->multiply(p->c + (p->row + row) * p->ldc + p->column + first, p->ldc,
+                         igpt__amx_a(p) + igpt__panels(row, p->depth),
+                         igpt__amx_b(p) + igpt__panels(first, p->depth),
+                         igpt__min_size(p->rows - row, p->strip),
+                         igpt__min_size(p->columns - first, p->block), p->depth,
+                         p->accumulate || p->deep > 0, igpt__worker(p->math, worker));
+}
+
+static void igpt__amx_matmul(igpt__product *p)
+{
+  const igpt_runner *runner = &p->math->runner;
+  const size_t tasks = IGPT__WORKER_TASKS * (size_t)igpt__workers(runner);
+  p->strip = IGPT__AMX_STRIP;
+  for (p->column = 0; p->column < p->n; p->column += p->columns) {
+    p->columns = igpt__min_size(p->n - p->column, IGPT__SLAB_COLUMNS);
+    for (p->deep = 0; p->deep < p->k; p->deep += p->depth) {
+      p->depth = igpt__min_size(p->k - p->deep, IGPT__AMX_DEPTH);
+      p->packs = igpt__divide_up(p->columns, IGPT__AMX_SHARE);
+      for (p->row = 0; p->row < p->m; p->row += p->rows) {
+        p->rows = igpt__min_size(p->m - p->row, IGPT__AMX_ROWS);
+        p->strips = igpt__divide_up(p->rows, p->strip);
+        p->across = igpt__divide_up(igpt__panels(p->columns, p->depth), IGPT__AMX_BLOCK);
+        p->across = igpt__max_size(p->across, igpt__divide_up(tasks, p->strips));
+        p->across = igpt__min_size(p->across, igpt__divide_up(p->columns, IGPT__AMX_STRIP));
+        p->block = igpt__size_round(igpt__divide_up(p->columns, p->across), IGPT__PANEL);
+        p->across = igpt__divide_up(p->columns, p->block);
+        igpt__run(runner, igpt__amx_pack_task, p,
+                  p->packs + igpt__divide_up(p->rows, IGPT__AMX_SHARE));
+        igpt__run(runner, igpt__amx_task, p, p->across * p->strips);
+        p->packs = 0;             /* B stays */
+      }
+    }
+  }
+}
+
 /* C (m,n) = A (m,k) B (k,n) [+ C]. Element (i,p) of A is a[i * a_row + p * a_column], likewise B; C
    is row-major with ldc floats a row and overlaps neither. Every element of C is one chain of
-   multiply-adds with p ascending. */
+   multiply-adds with p ascending; on tiles a sum of sums, in one order too. */
 static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const float *a, size_t a_row,
                          size_t a_column, const float *b, size_t b_row, size_t b_column, size_t m,
                          size_t n, size_t k, int accumulate)
@@ -2996,6 +3599,10 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
     const int thin = m <= IGPT__THIN_ROWS;
     igpt__run(&math->runner, thin ? igpt__matmul_thin_task : igpt__matmul_few_task, &p,
               igpt__divide_up(n, IGPT__FEW_COLUMNS));
+    return;
+  }
+  if (math->amx) {
+    igpt__amx_matmul(&p);
     return;
   }
   p.strip = IGPT__BLOCK_ROWS / mr * mr;
@@ -4049,8 +4656,13 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
                                       sizeof *s->partial);
   }
 #endif
-  s->math.shared = igpt__take_floats(     /* gradients of weights are sums over R */
-    arena, igpt__matmul_shared(kernels, most, own ? igpt__max_size(most, R) : most));
+  {                               /* gradients of weights are sums over R */
+    const size_t deepest = own ? igpt__max_size(most, R) : most;
+    s->math.amx = desc->isa == IGPT_ISA_AMX ? igpt__amx_granted() : NULL;
+    s->math.shared = igpt__take_floats(
+      arena, s->math.amx ? igpt__amx_shared(igpt__max_size(most, R), most, deepest)
+                         : igpt__matmul_shared(kernels, most, deepest));
+  }
   s->math.worker = igpt__take_floats(arena, igpt__size_mul(workers, worker_floats));
   s->math.worker_floats = worker_floats;
   s->math.kernels = kernels;
@@ -4067,14 +4679,25 @@ static igpt_result igpt__session_resolve(igpt_session_desc *desc)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.batch is %d, and must be 0..%d", desc->batch,
                       1 << 20);
   if (!desc->batch) desc->batch = 1;
-  if (desc->isa == IGPT_ISA_AUTO) desc->isa = igpt_isa_best();
   if (!igpt_kernels_for(desc->isa))
     return igpt__fail(log, IGPT_UNSUPPORTED, "session.isa is %s, and this processor's best is %s",
                       igpt_isa_name(desc->isa), igpt_isa_name(igpt_isa_best()));
   if ((int)desc->precision < 0 || desc->precision > IGPT_PRECISION_AUTO)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.precision is %d, and must be 0..%d",
                       (int)desc->precision, (int)IGPT_PRECISION_AUTO);
-  if (desc->precision == IGPT_PRECISION_AUTO) desc->precision = IGPT_F32;
+  /* AMX only ever multiplies bfloat16. AUTO may have it, and does without if it is not right. */
+  if (desc->isa == IGPT_ISA_AUTO || desc->isa == IGPT_ISA_AMX) {
+    const igpt__amx *amx = desc->precision == IGPT_F32 ? NULL : igpt__amx_granted();
+    if (amx && !igpt__amx_right(amx)) {
+      if (desc->isa == IGPT_ISA_AMX)
+        return igpt__fail(log, IGPT_SELFTEST_FAILED, "session.isa is amx, whose products are wrong "
+                          "on this machine: generic C disagrees");
+      amx = NULL;
+    }
+    desc->isa = amx ? IGPT_ISA_AMX : igpt_isa_best();
+  }
+  if (desc->precision == IGPT_PRECISION_AUTO)
+    desc->precision = desc->isa == IGPT_ISA_AMX ? IGPT_BF16 : IGPT_F32;
 #ifdef IGPT_NO_TRAIN
   if (desc->train)
     return igpt__fail(log, IGPT_UNSUPPORTED, "session.train is 1, and IGPT_NO_TRAIN is defined");
@@ -9607,6 +10230,7 @@ void igpt_pool_destroy(igpt_pool *pool)
    Private macros go no further than this file.                                                   */
 
 #undef IGPT__ALIGN
+#undef IGPT__AMX
 #undef IGPT__AVX512
 #undef IGPT__BLOCK_TENSORS
 #undef IGPT__CAT

@@ -77,7 +77,7 @@ for cc in $compilers; do
   base="$cc -std=c99 -O0 $c -I$root -I$here"
 
   # ---- every build macro alone -------------------------------------------------------------------
-  for macro in STATIC NO_STDIO NO_THREADS NO_SIMD NO_AVX512 NO_TRAIN; do
+  for macro in STATIC NO_STDIO NO_THREADS NO_SIMD NO_AVX512 NO_AMX NO_TRAIN; do
     builds "$cc IGPT_$macro" $base -DIGPT_$macro "$C" $link
   done
   builds "$cc all that IGPT_NO_ can leave out" $base -DIGPT_NO_STDIO -DIGPT_NO_THREADS \
