@@ -14,6 +14,12 @@
 #else
 #define BENCH_X86 0
 #endif
+#if BENCH_X86 && !defined(IGPT_NO_AVX512) && !defined(IGPT_NO_AMX) && defined(__linux__) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#define BENCH_AMX 1
+#else
+#define BENCH_AMX 0
+#endif
 
 /* Seconds on the wall; or of this process on its processors (all threads together), which other
    programs do not disturb much: for one worker on a shared machine. */
@@ -151,6 +157,58 @@ static bench_loop *bench_floor_loop(igpt_isa isa, int memory, double *operations
   *operations = 0;
   return NULL;
 }
+
+/* Seconds of one operation of AMX, measured once over four products of tiles in registers, `rounds`
+   times 64 of them. The tiles hold ordinary numbers: with zeros processors run faster. Call it only
+   where AMX is permitted. */
+#if BENCH_AMX
+typedef struct bench_shape {
+  uint8_t palette, start_row, reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t rows[16];
+} bench_shape;
+
+__attribute__((target("amx-tile,amx-bf16"))) static double bench_tiles(int processor, size_t rounds)
+{
+  bench_shape shape;
+  static uint16_t from[4 * 512];
+  igpt_rng rng = igpt_rng_seed(5, 0);
+  double start, second;
+  size_t i;
+  for (i = 0; i < 4 * 512; i++)     /* of size 2^-7 to 2, of both signs, all bits in use */
+    from[i] = (uint16_t)((igpt_rng_next(&rng) & 0x83ffu) + 0x3c00u);
+  memset(&shape, 0, sizeof shape);
+  shape.palette = 1;
+  for (i = 0; i < 8; i++) shape.rows[i] = 16, shape.row_bytes[i] = 64;
+  __asm__ volatile("" : : "r"(&shape), "r"(from) : "memory");
+  _tile_loadconfig(&shape);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, from, 64);
+  _tile_loadd(5, from + 512, 64);
+  _tile_loadd(6, from + 1024, 64);
+  _tile_loadd(7, from + 1536, 64);
+  start = bench_clock(processor);
+  for (i = 0; i < 64 * rounds; i++) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  second = bench_clock(processor) - start;
+  _tile_release();
+  return second / (4.0 * 2 * 16 * 16 * 32 * 64 * (double)rounds);
+}
+#else
+static double bench_tiles(int processor, size_t rounds)
+{
+  (void)processor;
+  (void)rounds;
+  return 0;
+}
+#endif
 
 static volatile float bench_sink;
 

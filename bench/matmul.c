@@ -1,6 +1,6 @@
 /* Linear layers of iGPT-S (1024 positions of width 512): the three products of training, in
    float32, beside the time that the same multiply-adds take when one operand of each comes from the
-   first cache.
+   first cache; and in bfloat16 on AMX, beside what its tiles do in registers.
 
    cc -O2 -I. bench/matmul.c -o build/bench/matmul -lm -pthread
    build/bench/matmul [-p] [-q]      -p: time of the process instead of the wall (one worker only)
@@ -34,6 +34,27 @@ typedef struct job {
   int accumulate;
 } job;
 
+/* The three products of a layer: Y (m,out) = X (m,in) W (in,out), dX (m,in) = dY (m,out) W^T, and
+   dW (in,out) += X^T dY */
+static job job_of(int product, size_t in, size_t out, const float *x, const float *dy,
+                  const float *w, float *c)
+{
+  job j;
+  memset(&j, 0, sizeof j);
+  j.c = c;
+  if (product == 0) {
+    j.m = ROWS, j.n = out, j.k = in;
+    j.a = x, j.a_row = in, j.a_column = 1, j.b = w, j.b_row = out, j.b_column = 1;
+  } else if (product == 1) {
+    j.m = ROWS, j.n = in, j.k = out;
+    j.a = dy, j.a_row = out, j.a_column = 1, j.b = w, j.b_row = 1, j.b_column = out;
+  } else {
+    j.m = in, j.n = out, j.k = ROWS, j.accumulate = 1;
+    j.a = x, j.a_row = 1, j.a_column = in, j.b = dy, j.b_row = out, j.b_column = 1;
+  }
+  return j;
+}
+
 static void run(const igpt__math *math, const job *j)
 {
   igpt__matmul(math, j->c, j->n, j->a, j->a_row, j->a_column, j->b, j->b_row, j->b_column, j->m,
@@ -51,7 +72,10 @@ static int check(const igpt__math *math, const job *j)
     size_t r = igpt_rng_below(&rng, (uint32_t)j->m), c = igpt_rng_below(&rng, (uint32_t)j->n), p;
     double sum = 0;
     for (p = 0; p < j->k; p++)
-      sum += (double)j->a[r * j->a_row + p * j->a_column] * j->b[p * j->b_row + c * j->b_column];
+      {
+      float a = j->a[r * j->a_row + p * j->a_column], b = j->b[p * j->b_row + c * j->b_column];
+      sum += math->round ? (double)igpt__round_bf16(a) * igpt__round_bf16(b) : (double)a * b;
+    }
     if (!(fabs(j->c[r * j->n + c] - sum) < 1e-3)) right = 0;
   }
   return right;
@@ -77,6 +101,79 @@ static double floor_of_two(igpt_pool *pool, igpt_isa isa)
   return (bench_clock(0) - start) / (2 * operations * FLOOR_OF_TWO);
 }
 
+/* bfloat16 on tiles: a table like that of float32, and the sum of all products */
+static int on_tiles(igpt_pool *pool, int processor, int repeats, const float *x, const float *dy,
+                    const float *w, float *c)
+{
+  const igpt__amx *amx = igpt__amx_real();
+  igpt__math math;
+  bench_times floor_now = { { 0 }, 0 };
+  double registers = 0, sum_one = 0, sum_two = 0, sum_flops = 0;
+  size_t l;
+  int product, i, right = 1;
+  if (!amx) {
+    printf("\namx: skipped: the processor, the system or the compiler has none, or does not permit "
+           "it\n");
+    return 1;
+  }
+  for (i = 0; i < 15; i++) bench_note(&floor_now, bench_tiles(processor, 4000));
+  registers = bench_median(&floor_now);
+  printf("\namx, bfloat16: products of tiles in registers %.0f GFLOP/s (%.0f%%)\n",
+         1e-9 / registers, 100 * bench_spread(&floor_now));
+  printf("  %-9s %5s %5s %5s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k", "ms", "",
+         "GFLOP/s", "floor", pool ? "two workers ms, GFLOP/s" : "");
+  memset(&math, 0, sizeof math);
+  math.kernels = igpt_kernels_for(IGPT_ISA_AMX);
+  math.amx = amx;
+  math.round = 1;
+  math.worker_floats = igpt__matmul_worker(math.kernels);
+  math.shared = (float *)aligned_alloc(64, igpt__amx_shared(2048, 2048, 2048) * 4);
+  math.worker = (float *)aligned_alloc(64, 2 * math.worker_floats * 4);
+  if (!math.shared || !math.worker) exit(2);
+  for (l = 0; l < sizeof layers / sizeof *layers; l++)
+    for (product = 0; product < 3; product++) {
+      job j = job_of(product, layers[l].in, layers[l].out, x, dy, w, c);
+      const double flops = 2.0 * (double)j.m * (double)j.n * (double)j.k;
+      bench_times one = { { 0 }, 0 }, both = { { 0 }, 0 };
+      double start, t1, t2;
+      memset(&math.runner, 0, sizeof math.runner);
+      if (!check(&math, &j)) {
+        printf("wrong result\n");
+        right = 0;
+      }
+      for (i = 0; i < repeats; i++) {
+        memset(&math.runner, 0, sizeof math.runner);
+        start = bench_clock(processor);
+        run(&math, &j);
+        bench_note(&one, bench_clock(processor) - start);
+        if (!pool) continue;
+        math.runner = igpt_pool_runner(pool);
+        start = bench_clock(processor);
+        run(&math, &j);
+        bench_note(&both, bench_clock(processor) - start);
+      }
+      t1 = bench_median(&one);
+      printf("  %-9s %5d %5d %5d  %8.3f (%2.0f%%) %7.0f  %4.0f%%", products[product], (int)j.m,
+             (int)j.n, (int)j.k, 1e3 * t1, 100 * bench_spread(&one), flops / t1 * 1e-9,
+             100 * registers * flops / t1);
+      if (pool) {
+        t2 = bench_median(&both);
+        printf("   %8.3f (%2.0f%%) %5.0f", 1e3 * t2, 100 * bench_spread(&both), flops / t2 * 1e-9);
+        sum_two += t2;
+      }
+      printf("\n");
+      sum_one += t1;
+      sum_flops += flops;
+    }
+  printf("  all: %.2f ms, %.0f GFLOP/s", 1e3 * sum_one, sum_flops / sum_one * 1e-9);
+  if (pool)
+    printf("; two workers %.2f ms, %.0f GFLOP/s", 1e3 * sum_two, sum_flops / sum_two * 1e-9);
+  printf("\n");
+  free(math.shared);
+  free(math.worker);
+  return right;
+}
+
 int main(int argc, char **argv)
 {
   int processor = 0, repeats = 15, i, isa, two = 0;
@@ -98,7 +195,7 @@ int main(int argc, char **argv)
     int product, slow = isa == IGPT_ISA_GENERIC ? 3 : repeats;
     double registers = 0, memory = 0, operations;
     double sum_floor = 0, sum_one = 0, sum_two = 0, sum_both = 0;
-    if (!k) continue;
+    if (!k || isa == IGPT_ISA_AMX) continue;
     memset(&math, 0, sizeof math);
     math.kernels = k;
     math.worker_floats = igpt__matmul_worker(k);
@@ -125,19 +222,7 @@ int main(int argc, char **argv)
         bench_times one = { { 0 }, 0 }, both = { { 0 }, 0 }, floor_now = { { 0 }, 0 };
         bench_times floor_both = { { 0 }, 0 };
         double flops, start, t1, t2 = 0, f, f2 = 0;
-        job j;
-        memset(&j, 0, sizeof j);
-        j.c = c;
-        if (product == 0) {         /* Y (m,out) = X (m,in) W (in,out) */
-          j.m = ROWS, j.n = out, j.k = in;
-          j.a = x, j.a_row = in, j.a_column = 1, j.b = w, j.b_row = out, j.b_column = 1;
-        } else if (product == 1) {  /* dX (m,in) = dY (m,out) W^T */
-          j.m = ROWS, j.n = in, j.k = out;
-          j.a = dy, j.a_row = out, j.a_column = 1, j.b = w, j.b_row = 1, j.b_column = out;
-        } else {                    /* dW (in,out) += X^T dY */
-          j.m = in, j.n = out, j.k = ROWS, j.accumulate = 1;
-          j.a = x, j.a_row = 1, j.a_column = in, j.b = dy, j.b_row = out, j.b_column = 1;
-        }
+        job j = job_of(product, in, out, x, dy, w, c);
         math.runner.run = NULL;
         if (!check(&math, &j)) {
           printf("wrong result\n");
@@ -183,6 +268,7 @@ int main(int argc, char **argv)
     free(math.shared);
     free(math.worker);
   }
+  if (!on_tiles(two ? pool : NULL, processor, repeats, x, dy, w, c)) return 1;
   igpt_pool_destroy(pool);
   free(x);
   free(dy);
