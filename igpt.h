@@ -40,19 +40,18 @@
       3  compiler glue                               12  training        AdamW, schedules
       4  small tools      sizes, memory, sentences   13  sampling        decoding with a cache
       5  random numbers   Philox                     14  palette         k-means, encode, decode
-      6  the kernels      once for each instruction  15  linear probe    logistic regression
-                          set                        16  files           safetensors, npy
+      6  the kernels      once an instruction set    15  linear probe    logistic regression
+      7  AMX              tiles of bfloat16          16  files           safetensors, npy
       8  detection        which processor is this    17  paths, threads  the optional parts
       9  matmul           packing and blocking       18  the end         licence
 
-   To understand the model read 11, then 12 and 13; for speed 6, 9 and 10; for safety 4 and 16. (A
-   part 7 is kept for AMX.)
+   To understand the model read 11, then 12 and 13; for speed 6, 7, 9 and 10; for safety 4 and 16.
 
    ---- what it does, and what it does not ------------------------------------------------------
 
-   DOES       find AVX2, AVX-512 or NEON when it runs, from the plain compile line; train with both
-              objectives of the paper (AR and BERT), fine-tune with a class head, probe every depth,
-              sample and complete; make the palette; read and write files that Hugging Face's
+   DOES       find AVX2, AVX-512, AMX or NEON when it runs, from the plain compile line; train with
+              both objectives of the paper (AR and BERT), fine-tune with a class head, probe every
+              depth, sample and complete; make the palette; read and write files that Hugging Face's
               ImageGPT reads and writes; tell its memory beforehand and live in yours, if you like;
               give the same bits for any number of threads.
    DOES NOT   decode JPEG or PNG (see examples/image.h), use a GPU, start threads by itself,
@@ -177,6 +176,12 @@
    gives the bits of the full pass. GENERIC is plain C and the definition of all others; the tests
    compare.
 
+   AMX is no row of kernels: it multiplies bfloat16, and BF16 sessions alone use it, beside the rows
+   of AVX-512, if desc.isa is AUTO or AMX, the system is Linux and permits it, and a first product
+   agrees with GENERIC. igpt_session_resolved says AMX then. Its sums have an order of their own:
+   bits still do not depend on threads, but positions decoded one at a time, too few rows for tiles,
+   equal the full pass only to rounding.
+
    ---- errors -----------------------------------------------------------------------------------
 
    Functions return igpt_result: 0, or a negative code. igpt_error_string has a sentence for a code;
@@ -199,7 +204,8 @@
       IGPT_NO_THREADS         no igpt_pool
       IGPT_NO_TRAIN           no backward, no optimiser, no checkpoints
       IGPT_NO_SIMD            the generic kernels alone
-      IGPT_NO_AVX512          not that one
+      IGPT_NO_AVX512          not that one, nor AMX
+      IGPT_NO_AMX             no tiles
       IGPT_MALLOC, IGPT_FREE  instead of malloc and free; both or neither
       IGPT_ASSERT(c)          checks of the library's own state; default nothing
       IGPT_ALLOW_FAST_MATH    compile under -ffast-math all the same (results are then undefined)
@@ -344,7 +350,7 @@ typedef enum igpt_isa {
 typedef enum igpt_precision {
   IGPT_F32 = 0,
   IGPT_BF16,
-  IGPT_PRECISION_AUTO             /* BF16 where the processor multiplies it faster, else F32 */
+  IGPT_PRECISION_AUTO             /* BF16 where the session has AMX, else F32 */
 } igpt_precision;
 
 /* 1 or 0; AUTO and GENERIC are always 1. Asking for AMX asks Linux to permit it to the process. */

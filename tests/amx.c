@@ -1,5 +1,5 @@
 /* Matrix products on AMX's tiles: packing, products of every shape, the self-test that guards them,
-   and whole steps of training. The tiles are emulated, so that all of it is tested on every machine;
+   whole steps of training. The tiles are emulated, so that all of it is tested on every machine;
    where the processor has AMX, the same tests run on it too.
 
    cc -std=c99 -O2 -I. -o build/tests/amx tests/amx.c -lm -pthread                                */
@@ -88,7 +88,7 @@ TEST(packing)
             if (memcmp(to, want, size * sizeof *to)) {
               printf("  %s, %d lanes of %d, layout %d, pairs %d\n", u->name, (int)count, (int)k,
                      layout, pairs);
-              CHECK(!"packed wrong");
+              test_errors++;
             }
             part_free(from);
             part_free(to);
@@ -175,7 +175,7 @@ TEST(one_instruction)
   }
 }
 
-/* ---- products --------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------- */
 
 typedef struct shape {
   size_t m, n, k;
@@ -312,7 +312,7 @@ TEST(alone)
   }
 }
 
-/* ---- sessions ---------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 /* The first tiles, counted. What the library calls has no user pointer, hence the globals. */
 static int multiplied;
@@ -443,7 +443,7 @@ TEST(refused)
   igpt_model_destroy(model);
 }
 
-/* ---- training and decoding ---------------------------------------------------------------------- */
+/* ---- training and decoding ------------------------------------------------------------------- */
 
 enum { PICTURES = 5, T = 35, V = 37 };
 
@@ -492,8 +492,8 @@ static float *gradients(igpt_objective objective, igpt_isa isa, int workers, dou
   return copy;
 }
 
-/* Loss and gradients as the generic row has them in the same precision: both round operands to eight
-   bits, so a sum that differs in its last bit now and then sends an operand the other way. */
+/* Loss and gradients as the generic row has them in the same precision: both round operands to
+   eight bits, so a sum that differs in its last bit now and then sends an operand the other way. */
 TEST(training)
 {
   int objective;
@@ -532,9 +532,9 @@ TEST(training)
   }
 }
 
-/* Decoding a position has few rows and takes the products of the kernels: it equals the full pass to
-   rounding, where without AMX it does to the bit. Most operands of the next product even round to
-   the same eight bits. */
+/* Decoding a position has few rows and takes the products of the kernels: it equals the full pass
+   to rounding, where without AMX it does to the bit. Most operands of the next product even round
+   to the same eight bits. */
 TEST(decoding)
 {
   const unit *u;
