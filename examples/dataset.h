@@ -15,8 +15,11 @@
      "shapes:" or "shapes:N"                            N (5000) pictures that the program draws
                                                         itself: ten classes of simple shapes
 
-   Parts of sets are fine: data_batch_1.first4000.bin counts as a data batch. A class folder may
-   keep its pictures in a folder `images` of its own (Tiny ImageNet). Names of classes come from
+   A folder of CIFAR or STL-10 holds both parts, and one with data_batch_1.bin, ... all five of
+   them: a missing file is an error. Parts that are named as such are fine:
+   data_batch_1.first4000.bin counts as a data batch, and then the others may be missing. One file
+   may be given by itself. A class folder may keep its pictures in a folder `images` of its own
+   (Tiny ImageNet). Names of classes come from
    batches.meta.txt, fine_label_names.txt, class_names.txt or words.txt where there is one.
 
    .npy: bytes (uint8) of shape [N,H,W,3], [N,3,H,W], [N,H,W,1] or [N,H,W] are pictures; any integer
@@ -28,7 +31,10 @@
    set has no test part, a tenth of the whole is drawn first, in the same way, as the test split. A
    folder with train/, val/ and a labelled test/ is taken at its word, as are _tr, _va and _te; with
    train/ and val/ only, val/ is the test split, as ImageNet's is in the paper. A single file whose
-   name starts with "test" or "t10k" is test split as a whole. Which split a picture is in depends
+   name starts with "test" or "t10k" is test split as a whole. DATASET_LOOK is for looking at
+   pictures: such a part where there is one, and else every picture; then nothing is drawn, and a
+   folder may hold a single picture. Drawn shapes are split as any set without parts: for
+   DATASET_LOOK all of them. Which split a picture is in depends
    on the list of pictures, on `hold_out` and on `seed`, and on nothing else.
 
    Order. As stored; but folders per class take turns (the first picture of every class, then the
@@ -63,7 +69,8 @@ typedef enum dataset_split {
   DATASET_VALIDATION,             /* what is held out */
   DATASET_TEST,
   DATASET_TRAIN_ALL,              /* train and validation: the paper's last fit uses both */
-  DATASET_ALL                     /* every picture there is */
+  DATASET_ALL,                    /* every picture there is */
+  DATASET_LOOK                    /* the test part that the set has of its own; without one, all */
 } dataset_split;
 
 typedef enum dataset_augment {
@@ -1083,19 +1090,46 @@ static int dataset__open_file(dataset__set *set, const char *path)
   return result;
 }
 
-/* Calls `add` for every name of the list that fits the pattern. */
-static int dataset__add_matching(dataset__set *set, const char *folder, const dataset__names *list,
-                                 const char *start, const char *end, int labels, int part)
+static int dataset__missing(dataset__set *set, const char *folder, const char *name)
 {
-  size_t i;
+  return image_fail(set->error, set->capacity, "%s/%s: is missing, and %s has it; one file of a "
+                    "set can also be given by itself", folder, name, set->title);
+}
+
+/* Adds every name of the list that fits the pattern start*.bin; there must be one. */
+static int dataset__add_matching(dataset__set *set, const char *folder, const dataset__names *list,
+                                 const char *start, int labels, int part)
+{
+  size_t i, before = set->count;
   int result = 0;
   for (i = 0; i < list->count && !result; i++)
-    if (dataset__matches(list->name[i], start, end)) {
+    if (dataset__matches(list->name[i], start, ".bin")) {
       char *path = dataset__join(folder, list->name[i]);
       result = path ? dataset__add_cifar(set, path, labels, part) : dataset__no_memory(set);
       free(path);
     }
+  if (!result && set->count == before) {
+    char name[32];
+    snprintf(name, sizeof name, "%s%s.bin", start, start[strlen(start) - 1] == '_' ? "1" : "");
+    result = dataset__missing(set, folder, name);
+  }
   return result;
+}
+
+/* Five data batches, of which none is named as a part, or any that are. */
+static int dataset__check_batches(dataset__set *set, const char *folder, const dataset__names *list)
+{
+  size_t i;
+  int n;
+  for (i = 0; i < list->count; i++)
+    if (dataset__matches(list->name[i], "data_batch_", ".bin") &&
+        strlen(list->name[i]) != strlen("data_batch_1.bin")) return 0;
+  for (n = 1; n <= 5; n++) {
+    char name[32];
+    snprintf(name, sizeof name, "data_batch_%d.bin", n);
+    if (!dataset__is_file(folder, name)) return dataset__missing(set, folder, name);
+  }
+  return 0;
 }
 
 static int dataset__open_stl(dataset__set *set, const char *folder, const char *start, int part)
@@ -1103,7 +1137,7 @@ static int dataset__open_stl(dataset__set *set, const char *folder, const char *
   char name[32], *pictures, *labels;
   int result;
   snprintf(name, sizeof name, "%s_X.bin", start);
-  if (!dataset__is_file(folder, name)) return 0;
+  if (!dataset__is_file(folder, name)) return dataset__missing(set, folder, name);
   pictures = dataset__join(folder, name);
   snprintf(name, sizeof name, "%s_y.bin", start);
   labels = dataset__join(folder, name);
@@ -1175,11 +1209,10 @@ static int dataset__open_folder(dataset__set *set, const char *folder)
   }
   if (cifar10) {
     dataset__begin(set, DATASET_CIFAR10, "CIFAR-10", 32);
-    result = dataset__add_matching(set, folder, &list, "data_batch_", ".bin", 1,
-                                   DATASET__PART_TRAIN);
+    result = dataset__add_matching(set, folder, &list, "data_batch_", 1, DATASET__PART_TRAIN);
     if (!result)
-      result = dataset__add_matching(set, folder, &list, "test_batch", ".bin", 1,
-                                     DATASET__PART_TEST);
+      result = dataset__add_matching(set, folder, &list, "test_batch", 1, DATASET__PART_TEST);
+    if (!result) result = dataset__check_batches(set, folder, &list);
     if (!result)
       result = dataset__read_classes(set, folder, "batches.meta.txt", 10, dataset__cifar10_names);
   } else if (stl) {
@@ -1190,9 +1223,8 @@ static int dataset__open_folder(dataset__set *set, const char *folder)
       result = dataset__read_classes(set, folder, "class_names.txt", 10, dataset__stl10_names);
   } else if (cifar100) {
     dataset__begin(set, DATASET_CIFAR100, "CIFAR-100", 32);
-    result = dataset__add_matching(set, folder, &list, "train", ".bin", 2, DATASET__PART_TRAIN);
-    if (!result)
-      result = dataset__add_matching(set, folder, &list, "test", ".bin", 2, DATASET__PART_TEST);
+    result = dataset__add_matching(set, folder, &list, "train", 2, DATASET__PART_TRAIN);
+    if (!result) result = dataset__add_matching(set, folder, &list, "test", 2, DATASET__PART_TEST);
     if (!result) result = dataset__read_classes(set, folder, "fine_label_names.txt", 100, NULL);
   } else if (idx || npy) {
     dataset__begin(set, idx ? DATASET_IDX : DATASET_NPY, dataset__base(folder), 0);
@@ -1331,14 +1363,24 @@ IMAGE_API const char *dataset_split_name(dataset_split split)
     case DATASET_TEST: return "test";
     case DATASET_TRAIN_ALL: return "train and validation";
     case DATASET_ALL: return "all";
+    case DATASET_LOOK: return "test or all";
   }
   return "unknown split";
 }
 
-/* Keeps the items of the split, in order, and the first `limit` of them; *available before that. */
-static int dataset__choose(dataset__set *set, size_t *available)
+/* What DATASET_LOOK means for this set, whose parts are not drawn yet. */
+static dataset_split dataset__resolve(const dataset__set *set)
 {
-  dataset_split split = set->desc->split;
+  size_t i;
+  if (set->desc->split != DATASET_LOOK) return set->desc->split;
+  for (i = 0; i < set->count; i++)
+    if (set->items[i].part == DATASET__PART_TEST) return DATASET_TEST;
+  return DATASET_ALL;
+}
+
+/* Keeps the items of the split, in order, and the first `limit` of them; *available before that. */
+static int dataset__choose(dataset__set *set, dataset_split split, size_t *available)
+{
   size_t i, kept = 0;
   for (i = 0; i < set->count; i++) {
     int part = set->items[i].part, wanted = set->whole || split == DATASET_ALL;
@@ -1735,12 +1777,12 @@ IMAGE_API int dataset_load(dataset *out, const dataset_desc *desc, char *error, 
   set.error = error;
   set.capacity = capacity;
   result = dataset__open(&set);
+  out->split = dataset__resolve(&set);
   if (!result) result = dataset__assign(&set);
-  if (!result) result = dataset__choose(&set, &out->available);
+  if (!result) result = dataset__choose(&set, out->split, &out->available);
   if (!result) result = dataset__sides(&set, out);
   if (!result) result = dataset__room(&set, out);
   out->kind = set.kind;
-  out->split = desc->split;
   out->count = set.count;
   if (!result && set.tokens) {
     result = dataset__read_tokens(&set, out);

@@ -261,6 +261,53 @@ TEST(cifar10_pixels_labels_parts)
   dataset_free(&data);
 }
 
+/* A part of a set that is missing has a name; what is there is not taken for the whole. */
+TEST(a_missing_file_of_a_set_is_named)
+{
+  dataset_desc desc;
+  char name[40];
+  int n;
+  folder("gap");
+  for (n = 1; n <= 5; n++) {
+    snprintf(name, sizeof name, "gap/data_batch_%d.bin", n);
+    put_cifar(name, 10 * (size_t)n, 10, 1, 10);
+  }
+  desc = load_desc(at("gap"), DATASET_TEST);
+  refused(&desc, "gap/test_batch.bin", "missing", NULL);
+  put_cifar("gap/test_batch.bin", 60, 10, 1, 10);
+  {
+    dataset data = load(at("gap"), DATASET_TEST, 0);
+    CHECK_INT(data.count, 10);
+    dataset_free(&data);
+  }
+  remove(at("gap/data_batch_3.bin"));
+  refused(&desc, "gap/data_batch_3.bin", "missing", NULL);
+  folder("gap100");
+  put_cifar("gap100/train.bin", 0, 10, 2, 100);
+  desc = load_desc(at("gap100"), DATASET_TRAIN);
+  refused(&desc, "gap100/test.bin", "missing", NULL);
+}
+
+TEST(looking_takes_the_own_test_part_or_all)
+{
+  dataset data;
+  make_cifar10();
+  data = load(at("c10"), DATASET_LOOK, 0);
+  CHECK_INT(data.count, 12);
+  CHECK_INT(data.split, DATASET_TEST);
+  dataset_free(&data);
+  data = load(at("c10/data_batch_1.bin"), DATASET_LOOK, 0);
+  CHECK_INT(data.count, 50);
+  CHECK_INT(data.split, DATASET_ALL);
+  CHECK(strstr(data.title, ", all: 50 pictures") != NULL);
+  dataset_free(&data);
+  folder("one");
+  put_png("one/1.png", 3, 8, 8);
+  data = load(at("one"), DATASET_LOOK, 8);
+  CHECK_INT(data.count, 1);
+  dataset_free(&data);
+}
+
 TEST(cifar_reduced_is_area_mean)
 {
   dataset data;
@@ -1364,6 +1411,8 @@ int main(int argc, char **argv)
     return 2;
   }
   RUN(cifar10_pixels_labels_parts);
+  RUN(a_missing_file_of_a_set_is_named);
+  RUN(looking_takes_the_own_test_part_or_all);
   RUN(cifar_reduced_is_area_mean);
   RUN(cifar100_takes_the_fine_label);
   RUN(split_is_stratified_seeded_and_complete);
