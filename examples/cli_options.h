@@ -113,13 +113,14 @@ static const option option_table[] = {
   { OPT_DATA, "data", IS_TEXT, ON_DATA, 0, 0, NULL, "PATH",
     "a CIFAR-10, CIFAR-100 or STL-10 binary folder, MNIST idx files, a folder of pictures or a "
     "folder per class (JPEG, PNG, BMP, TGA), or .npy of uint8 pictures or of tokens; default: "
-    "CIFAR-10 if a copy is found in data/ or beside it" },
-  { OPT_SPLIT, "split", IS_WORD, ON_SPLIT, 0, 0, "test", "train|val|test",
-    "which pictures; val is the tenth of the labelled train set that the paper holds out" },
+    "CIFAR-10 if a copy is found in data/, in build/data/ or beside them" },
+  { OPT_SPLIT, "split", IS_WORD, ON_SPLIT, 0, 0, NULL, "train|val|test|all",
+    "which pictures; val is the tenth of the train set that the paper holds out; default: the test "
+    "part of a set that has one, else all pictures (training holds out a tenth of those as test)" },
   { OPT_COUNT, "count", IS_WHOLE, ON_DATA & ~(ON_SAMPLE | ON_MAP), 1, MOST, NULL, "N",
     "read at most N pictures of each split; default: all" },
   { OPT_COUNT, "count", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 10000, "8", "N",
-    "how many pictures" },
+    "how many pictures, if there are so many" },
   { OPT_SIDE, "side", IS_WHOLE, ON_PALETTE | ON_PRETRAIN | ON_PLAN, 1, 1024, "32", "N",
     "pictures become N x N: the shorter side is resized to N by area, then cropped" },
   { OPT_SIDE, "side", IS_WHOLE, ON_MODEL | ON_INFO, 1, 1024, NULL, "N",
@@ -128,7 +129,8 @@ static const option option_table[] = {
     "a model of this tool, or a Hugging Face folder (config.json, model.safetensors, "
     "preprocessor_config.json)" },
   { OPT_MODEL, "model", IS_TEXT, ON_PRETRAIN, 0, 0, NULL, "PATH",
-    "start from these weights instead of new ones; shape and palette come with them" },
+    "start from these weights instead of new ones; shape and palette come with them, and options "
+    "that say something else are errors" },
   { OPT_PALETTE, "palette", IS_TEXT, ON_SESSION, 0, 0, NULL, "FILE",
     "colours: .npy (k, 3), or a model that holds some; default: the model's, and for a new "
     "model k-means on the training pictures" },
@@ -226,13 +228,14 @@ static const option option_table[] = {
   { OPT_SAVE_MINUTES, "save-minutes", IS_REAL, ON_TRAINING, 0.001, 1e6, "5", "X",
     "write the checkpoint every X minutes" },
   { OPT_RESUME, "resume", IS_TEXT, ON_TRAINING, 0, 0, NULL, "FILE",
-    "go on from this checkpoint, bit for bit, with the other options as before" },
+    "go on from this checkpoint, bit for bit, in the files beside it; it holds the options of the "
+    "run, and others are errors" },
 
   /* sampling */
   { OPT_KEEP, "keep", IS_REAL, ON_SAMPLE, 0, 1, "0.5", "X",
-    "part of the rows that is given; 0 draws whole pictures" },
+    "part of the rows that is given, at least one; 0 draws whole pictures" },
   { OPT_COMPLETIONS, "completions", IS_WHOLE, ON_SAMPLE, 1, 100, "4", "N",
-    "completions of each picture" },
+    "completions of each picture; not with --keep 0" },
   { OPT_TEMPERATURE, "temperature", IS_REAL, ON_SAMPLE, 0.001, 1000, "1", "X",
     "divides the logits; the paper's samples use 1" },
   { OPT_TOP_K, "top-k", IS_WHOLE, ON_SAMPLE, 0, 65535, "0", "N",
@@ -258,6 +261,8 @@ static const option option_table[] = {
     "scikit-learn's C (the paper does not say)" },
   { OPT_STANDARDISE, "standardise", IS_WORD, ON_PROBE, 0, 0, "yes", "no|yes",
     "features to mean 0 and variance 1 first, so that C means the same at every depth" },
+  { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PALETTE, 1, 1000000, "100", "N",
+    "most rounds of k-means, which ends when no colour moves" },
   { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PROBE, 1, 1000000, "1000", "N",
     "most iterations of L-BFGS, or epochs of SGD" },
 

@@ -23,6 +23,7 @@ typedef struct tool {
   igpt_config  config;            /* the model's; before there is one, what is asked for */
   igpt_palette palette;           /* colours is 0 as long as there is none */
   igpt_session *session;
+  igpt_watch   watch;             /* of the sessions that are opened; zero: none */
 } tool;
 
 /* ---- results of the library ----------------------------------------------------------------- */
@@ -119,6 +120,14 @@ static void note(const char *format, ...)
   fputc('\n', stderr);
 }
 
+/* What was printed must have arrived: on a full disk stdout fails when it is flushed. */
+static void check_stdout(void)
+{
+  errno = 0;
+  if (fflush(stdout) || ferror(stdout))
+    die("standard output: writing failed: %s", strerror(errno ? errno : EIO));
+}
+
 /* A result line on stdout. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
@@ -131,7 +140,7 @@ static void result_line(const char *format, ...)
   vprintf(format, args);
   va_end(args);
   putchar('\n');
-  if (fflush(stdout)) die("standard output: %s", strerror(errno));
+  check_stdout();
 }
 
 /* ---- names of files ------------------------------------------------------------------------- */
@@ -163,6 +172,13 @@ static int is_file(const char *path)
 {
   struct stat s;
   return stat(path, &s) == 0 && !S_ISDIR(s.st_mode);
+}
+
+static int same_file(const char *a, const char *b)
+{
+  struct stat x, y;
+  return !strcmp(a, b) ||
+         (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
 }
 
 static char *join(const char *folder, const char *name)
@@ -263,16 +279,203 @@ static double json_number(const char *path, const char *object, const char *key,
   return value;
 }
 
+/* Bytes of the UTF-8 character at s; 0 if there is none. */
+static size_t utf8_length(const unsigned char *s)
+{
+  const size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3
+                                               : s[0] < 0xf5 ? 4 : 0;
+  size_t i;
+  for (i = 1; i < n; i++)
+    if ((s[i] & 0xc0) != 0x80) return 0;
+  if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0) ||
+      (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] >= 0x90)) return 0;
+  return n;
+}
+
+/* The inside of a JSON string, from malloc. Bytes that are not UTF-8, which names of files may
+   hold, become U+FFFD. */
+static char *json_escape(const char *s)
+{
+  char *made = need_memory(6 * strlen(s) + 1, 1), *to = made;
+  while (*s) {
+    const size_t n = utf8_length((const unsigned char *)s);
+    if (n == 0) to += sprintf(to, "\\ufffd");
+    else if ((unsigned char)*s < 32) to += sprintf(to, "\\u%04x", (unsigned)*s);
+    else if (*s == '"' || *s == '\\') to += sprintf(to, "\\%c", *s);
+    else to += sprintf(to, "%.*s", (int)n, s);
+    s += n ? n : 1;
+  }
+  return made;
+}
+
 /* A string for a JSON line on stdout. */
 static void print_json_text(const char *s)
 {
-  putchar('"');
-  for (; *s; s++) {
-    if (*s == '"' || *s == '\\') putchar('\\');
-    if ((unsigned char)*s < 32) printf("\\u%04x", (unsigned)*s);
-    else putchar(*s);
+  char *inside = json_escape(s);
+  printf("\"%s\"", inside);
+  free(inside);
+}
+
+/* ---- notes in the header of a safetensors file ---------------------------------------------- */
+
+/* The library writes what a model needs to be read. The tool adds what people want to know: names
+   of classes, options of a run. They go into "__metadata__" as one more string while the file is
+   written; readers that do not know it, the library among them, pass it over. */
+typedef struct noted_file {
+  igpt_result (*body)(void *user, const igpt_sink *sink);
+  void *user;
+  const char *note;               /* "key":"value", with as many spaces as make 8 bytes of 8 */
+  const igpt_sink *sink;
+  uint8_t head[25];               /* the header's length, and {"__metadata__":{ */
+  size_t held;
+} noted_file;
+
+static int noted_write(void *user, const void *from, size_t bytes)
+{
+  noted_file *file = user;
+  const igpt_sink *sink = file->sink;
+  const uint8_t *p = from;
+  const int begun = file->held == sizeof file->head;
+  while (bytes && file->held < sizeof file->head) {
+    file->head[file->held++] = *p++;
+    bytes--;
   }
-  putchar('"');
+  if (!begun && file->held == sizeof file->head) {
+    uint64_t length = strlen(file->note);
+    int i;
+    for (i = 0; i < 8; i++) length += (uint64_t)file->head[i] << 8 * i;
+    for (i = 0; i < 8; i++) file->head[i] = (uint8_t)(length >> 8 * i & 255);
+    if (sink->write(sink->user, file->head, sizeof file->head) ||
+        sink->write(sink->user, file->note, strlen(file->note))) return -1;
+  }
+  return bytes ? sink->write(sink->user, p, bytes) : 0;
+}
+
+static igpt_result noted_body(void *user, const igpt_sink *sink)
+{
+  noted_file *file = user;
+  igpt_sink through;
+  file->sink = sink;
+  through.write = noted_write;
+  through.user = file;
+  return file->body(file->user, &through);
+}
+
+/* Writes what `body` does as `path`, with value (null: none) as metadata `key`. */
+static void save_noted(const char *path, const char *key, const char *value,
+                       igpt_result (*body)(void *user, const igpt_sink *sink), void *user)
+{
+  noted_file file;
+  char *inside, *note;
+  size_t room;
+  if (!value) {
+    need(igpt_file_replace(path, &sentences, body, user), path);
+    return;
+  }
+  memset(&file, 0, sizeof file);
+  inside = json_escape(value);
+  room = strlen(key) + strlen(inside) + 20;
+  file.note = note = need_memory(room, 1);
+  snprintf(note, room, "\"%s\":\"%s\",", key, inside);
+  while (strlen(note) % 8) strcat(note, " ");
+  file.body = body;
+  file.user = user;
+  need(igpt_file_replace(path, &sentences, noted_body, &file), path);
+  free(note);
+  free(inside);
+}
+
+/* The JSON header of a safetensors file, from malloc; null if `path` is no such file. */
+static char *file_header(const char *path)
+{
+  igpt_source source;
+  uint8_t size[8];
+  uint64_t length = 0;
+  char *header = NULL;
+  int i;
+  if (igpt_file_open(&source, path, NULL)) return NULL;
+  if (source.size >= 8 && !source.read(source.user, 0, size, 8))
+    for (i = 7; i >= 0; i--) length = length << 8 | size[i];
+  if (length && length <= source.size - 8 && length < (uint64_t)1 << 28) {
+    header = need_memory((size_t)length + 1, 1);
+    if (source.read(source.user, 8, header, (size_t)length) || *json_space(header) != '{' ||
+        !json_end(header, 0)) {
+      free(header);
+      header = NULL;
+    }
+  }
+  igpt_file_close(&source);
+  return header;
+}
+
+/* The string `key` of a header's "__metadata__", from malloc; null if there is none. */
+static char *header_note(const char *header, const char *key)
+{
+  const char *metadata = header ? json_find(header, "__metadata__") : NULL;
+  const char *p = metadata ? json_find(metadata, key) : NULL;
+  char *made, *to;
+  if (!p || *p++ != '"') return NULL;
+  made = to = need_memory(strlen(p) + 1, 1);
+  while (*p != '"') {
+    unsigned code = (unsigned char)*p++;
+    if (code == '\\') {
+      code = (unsigned char)*p++;
+      if (code == 'n') code = '\n';
+      if (code == 't') code = '\t';
+      if (code == 'u' && sscanf(p, "%4x", &code) == 1 && strlen(p) >= 4) {
+        p += 4;
+        if (code >= 0x800) {
+          *to++ = (char)(0xe0 | code >> 12);
+          *to++ = (char)(0x80 | (code >> 6 & 63));
+          code = 0x80 | (code & 63);
+        } else if (code >= 0x80) {
+          *to++ = (char)(0xc0 | code >> 6);
+          code = 0x80 | (code & 63);
+        }
+      }
+    }
+    *to++ = (char)code;
+  }
+  return made;
+}
+
+/* ---- files that belong together ------------------------------------------------------------- */
+
+/* All of them are written as NAME.new, and only then do they take their names: a disk that fills up
+   leaves the old ones, which fit each other. */
+#define OUTPUTS 4
+static struct { char *fresh, *name; } outputs[OUTPUTS];
+static int output_count;
+
+static void drop_outputs(void)
+{
+  while (output_count > 0) {
+    remove(outputs[--output_count].fresh);
+    free(outputs[output_count].fresh);
+    free(outputs[output_count].name);
+  }
+}
+
+static const char *fresh_output(const char *name)
+{
+  static int registered;
+  const size_t room = strlen(name) + 5;
+  if (!registered) registered = atexit(drop_outputs) == 0;
+  outputs[output_count].fresh = need_memory(room, 1);
+  snprintf(outputs[output_count].fresh, room, "%s.new", name);
+  outputs[output_count].name = need_memory(room, 1);
+  strcpy(outputs[output_count].name, name);
+  return outputs[output_count++].fresh;
+}
+
+static void keep_outputs(void)
+{
+  int i;
+  for (i = 0; i < output_count; i++)
+    if (rename(outputs[i].fresh, outputs[i].name))
+      die("%s: cannot be renamed to %s: %s", outputs[i].fresh, outputs[i].name, strerror(errno));
+  if (output_count) image__flush_folder(outputs[0].name);
+  drop_outputs();                 /* frees the names: the files have gone */
 }
 
 /* ---- the machine ---------------------------------------------------------------------------- */
@@ -324,8 +527,8 @@ static size_t tokens_of(const tool *t)
 static const char *data_path(const tool *t)
 {
   static const char *const usual[] = {
-    "data/cifar-10-batches-bin", "data", "cifar-10-batches-bin", "../data/cifar-10-batches-bin",
-    "../shared/data/cifar-10-batches-bin"
+    "data/cifar-10-batches-bin", "data", "build/data/cifar-10-batches-bin", "cifar-10-batches-bin",
+    "../data/cifar-10-batches-bin", "../shared/data/cifar-10-batches-bin"
   };
   size_t i;
   if (given(&t->o, OPT_DATA)) return text(&t->o, OPT_DATA);
@@ -335,9 +538,9 @@ static const char *data_path(const tool *t)
     free(batch);
     if (found) return usual[i];
   }
-  die("--data is not given, and there is no CIFAR-10 in data/, cifar-10-batches-bin/, ../data/ or "
-      "../shared/data/: unpack cifar-10-binary.tar.gz (www.cs.toronto.edu/~kriz) in data/, or take "
-      "--data shapes:");
+  die("--data is not given, and there is no CIFAR-10 in data/, build/data/, cifar-10-batches-bin/, "
+      "../data/ or ../shared/data/: unpack cifar-10-binary.tar.gz (www.cs.toronto.edu/~kriz) in "
+      "data/, or take --data shapes:");
 }
 
 static void note_skipped(void *user, const char *sentence)
@@ -346,9 +549,18 @@ static void note_skipped(void *user, const char *sentence)
   note("skipped: %s", sentence);
 }
 
-/* Loads a split as the model's (rows, columns). limit 0: what --count says. */
-static void read_pictures(tool *t, pictures *p, dataset_split split, size_t limit,
-                          dataset_augment augment)
+/* What --split asks for. */
+static dataset_split asked_split(const tool *t)
+{
+  static const dataset_split splits[] = { DATASET_TRAIN, DATASET_VALIDATION, DATASET_TEST,
+                                          DATASET_ALL };
+  return given(&t->o, OPT_SPLIT) ? splits[whole(&t->o, OPT_SPLIT)] : DATASET_LOOK;
+}
+
+/* Loads a split as the model's (rows, columns). limit 0: what --count says. Returns 0, or -1 with a
+   sentence in file_error. */
+static int try_pictures(tool *t, pictures *p, dataset_split split, size_t limit,
+                        dataset_augment augment)
 {
   dataset_desc d;
   memset(&d, 0, sizeof d);
@@ -363,12 +575,19 @@ static void read_pictures(tool *t, pictures *p, dataset_split split, size_t limi
   d.runner = t->runner;
   d.watch = watch_for("reading pictures");
   d.warn = note_skipped;
-  need_file(dataset_load(&p->set, &d, file_error, sizeof file_error));
+  if (dataset_load(&p->set, &d, file_error, sizeof file_error)) return -1;
   progress_end();
   p->count = p->set.count;
   if (p->set.broken || p->set.small)
     note("skipped %zu pictures that cannot be read and %zu that are smaller than %d x %d",
          p->set.broken, p->set.small, d.columns, d.rows);
+  return 0;
+}
+
+static void read_pictures(tool *t, pictures *p, dataset_split split, size_t limit,
+                          dataset_augment augment)
+{
+  need_file(try_pictures(t, p, split, limit, augment));
 }
 
 static void need_palette(const tool *t)
@@ -412,8 +631,11 @@ static void original_picture(const tool *t, const pictures *p, uint8_t *rgb, siz
 
 static void name_palette(igpt_palette *palette, const char *path)
 {
-  const char *slash = strrchr(path, '/');
-  snprintf(palette->name, sizeof palette->name, "%.50s", slash ? slash + 1 : path);
+  size_t end = strlen(path), begin;
+  while (end > 1 && path[end - 1] == '/') end--;            /* the name of a folder */
+  for (begin = end; begin > 0 && path[begin - 1] != '/';) begin--;
+  snprintf(palette->name, sizeof palette->name, "%.*s", (int)(end - begin < 50 ? end - begin : 50),
+           path + begin);
 }
 
 /* (k,3) numbers: floats are taken as -1..1, bytes as 0..255. */
@@ -501,7 +723,6 @@ static void fit_palette(tool *t, const pictures *p, igpt_kmeans_report *report)
   igpt_rng rng = stream(t, STREAM_PIXELS, 0);
   igpt_kmeans_desc d;
   uint8_t *drawn = NULL;
-  char name[60];
   size_t i;
   if (!p->set.pictures) die("%s: holds tokens: their palette is not known", data_path(t));
   if (count < all) {
@@ -512,19 +733,20 @@ static void fit_palette(tool *t, const pictures *p, igpt_kmeans_report *report)
       memcpy(drawn + 3 * i, p->set.pictures + 3 * (picture * tokens_of(t) + pixel), 3);
     }
   }
-  i = strcspn(p->set.title, ",");
-  snprintf(name, sizeof name, "%.*s, k-means %d, seed %llu", (int)(i < 24 ? i : 24), p->set.title,
-           whole(&t->o, OPT_COLOURS), (unsigned long long)seed_of(t));
   memset(&d, 0, sizeof d);
   d.colours = whole(&t->o, OPT_COLOURS);
   d.seed = seed_of(t);
-  d.name = name;
+  d.max_iterations = whole(&t->o, OPT_ITERATIONS);          /* 0, the library's, in pretrain */
   d.isa = (igpt_isa)whole(&t->o, OPT_ISA);
   d.runner = t->runner;
   d.watch = watch_for("k-means");
   d.log = sentences;
   need(igpt_palette_fit(&t->palette, report, drawn ? drawn : p->set.pictures, count, &d),
        "palette");
+  i = strcspn(p->set.title, ",");
+  snprintf(t->palette.name, sizeof t->palette.name, "%.*s, k-means %d, seed %llu",
+           (int)(i < 24 ? i : 24), p->set.title, t->palette.colours,
+           (unsigned long long)seed_of(t));
   progress_end();
   free(drawn);
 }
@@ -601,6 +823,8 @@ static const char *objective_name(igpt_objective objective)
 /* The palette of the model in t, from --palette, the model or its folder; none is no error yet. */
 static void find_palette(tool *t, const char *path)
 {
+  const igpt_palette *own = igpt_model_palette(t->model);
+  int i;
   if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
   else if (igpt_model_palette(t->model)) t->palette = *igpt_model_palette(t->model);
   else if (is_folder(path)) palette_from_folder(&t->palette, path);
@@ -608,6 +832,12 @@ static void find_palette(tool *t, const char *path)
     die("%s: the palette has %d colours, and the model of %s has %d",
         given(&t->o, OPT_PALETTE) ? text(&t->o, OPT_PALETTE) : path, t->palette.colours, path,
         t->config.vocabulary);
+  for (i = 0; own && i < 3 * own->colours; i++) {
+    const float a = own->centre[i / 3][i % 3], b = t->palette.centre[i / 3][i % 3];
+    if (fabsf(a - b) > 1e-4f)
+      die("%s: colour %d of its palette '%s' has %g where --palette %s has %g", path, i / 3,
+          own->name, (double)a, text(&t->o, OPT_PALETTE), (double)b);
+  }
   if (t->palette.colours) need(igpt_model_set_palette(t->model, &t->palette), path);
 }
 
@@ -635,6 +865,7 @@ static igpt_session_desc session_desc(const tool *t, int batch, int train, int c
   d.precision = (igpt_precision)whole(&t->o, OPT_PRECISION);
   d.isa = (igpt_isa)whole(&t->o, OPT_ISA);
   d.runner = t->runner;
+  d.watch = t->watch;
   d.log = sentences;
   return d;
 }
@@ -678,32 +909,39 @@ static const uint8_t *masks_of(const tool *t, uint8_t *mask, size_t first, size_
   return mask;
 }
 
-/* Calls `look` with batch after batch of the pictures, in order, of at most AT_ONCE. */
-static void for_each_batch(tool *t, const pictures *p, size_t count, int vote, const char *doing,
-                           void (*look)(tool *t, void *user, const igpt_batch *batch, size_t first),
-                           void *user)
+typedef igpt_result look_function(tool *t, void *user, const igpt_batch *batch, size_t first);
+
+/* Calls `look` with batch after batch of the pictures, in order, of at most AT_ONCE. The session's
+   watch may end it: -1. */
+static int for_each_batch(tool *t, const pictures *p, size_t count, int vote, const char *doing,
+                          look_function *look, void *user)
 {
   const size_t T = tokens_of(t);
   uint8_t *mask = need_memory(AT_ONCE * T, 1);
+  igpt_result result = IGPT_OK;
   size_t first;
-  for (first = 0; first < count; first += AT_ONCE) {
+  for (first = 0; first < count && !result; first += AT_ONCE) {
     igpt_batch batch;
     batch.count = count - first < AT_ONCE ? count - first : AT_ONCE;
     batch.tokens = p->tokens + first * T;
     batch.labels = NULL;
     batch.mask = masks_of(t, mask, first, batch.count, vote);
     progress("%s %zu of %zu", doing, first, count);
-    look(t, user, &batch, first);
+    result = look(t, user, &batch, first);
   }
   free(mask);
+  if (result != IGPT_CANCELLED) need(result, text(&t->o, OPT_MODEL));
+  *last_sentence = 0;
+  return result ? -1 : 0;
 }
 
-static void look_nats(tool *t, void *user, const igpt_batch *batch, size_t first)
+static igpt_result look_nats(tool *t, void *user, const igpt_batch *batch, size_t first)
 {
-  double mean;
+  double mean = 0;
+  const igpt_result result = igpt_nll(t->session, NULL, &mean, batch);
   (void)first;
-  need(igpt_nll(t->session, NULL, &mean, batch), NULL);
   *(double *)user += mean * (double)batch->count;
+  return result;
 }
 
 /* Mean nats a pixel of the first `count` pictures. */
@@ -734,12 +972,13 @@ typedef struct class_look {
   float *logits;                  /* (AT_ONCE,K) */
 } class_look;
 
-static void look_classes(tool *t, void *user, const igpt_batch *batch, size_t first)
+static igpt_result look_classes(tool *t, void *user, const igpt_batch *batch, size_t first)
 {
   class_look *look = user;
   const size_t K = (size_t)t->config.classes;
+  const igpt_result result = igpt_classify(t->session, look->logits, batch);
   size_t i, k;
-  need(igpt_classify(t->session, look->logits, batch), text(&t->o, OPT_MODEL));
+  if (result) return result;
   for (i = 0; i < batch->count; i++) {
     const float *z = look->logits + i * K;
     float *probability = look->probability + (first + i) * K;
@@ -751,6 +990,7 @@ static void look_classes(tool *t, void *user, const igpt_batch *batch, size_t fi
       probability[k] += (float)(exp((double)z[k] - (double)z[best]) / sum);
     look->votes[(first + i) * K + best]++;
   }
+  return IGPT_OK;
 }
 
 /* How many masks a test picture gets: --votes, and 1 for AR models, which have no masks. */

@@ -4,8 +4,13 @@
    kept, because nothing else is needed: the order of the pictures is a shuffle that depends on
    (seed, epoch), and what is drawn for a picture (its crop, its mirror image, its mask) depends on
    (seed, number of the picture since the start). So a run that goes on from a checkpoint takes the
-   same steps, to the bit, as one that never stopped. A run by the clock goes on with the seconds
-   that are left, and ends on time; its steps depend on the speed of the machine.                 */
+   same steps, to the bit, as one that never stopped: options that change them are kept in the
+   checkpoint, and hold when it is resumed. A run by the clock goes on with the seconds that are
+   left, and ends on time; its steps depend on the speed of the machine.
+
+   The library asks a watch during every step and every look at validation pictures. Ctrl-C and the
+   end of the time stop them at once; what was begun is thrown away, so that the state is always
+   that after a whole step.                                                                       */
 
 #ifndef CLI_TRAIN_H
 #define CLI_TRAIN_H
@@ -16,15 +21,11 @@
 
 /* ---- Ctrl-C --------------------------------------------------------------------------------- */
 
-/* The first signal asks the loop to finish its step and save; the second ends the program at
-   once. */
+/* A signal asks the loop to stop and save. Further ones change nothing: saving takes a moment, and
+   it replaces whole files, so that SIGKILL is not a danger either. */
 static volatile sig_atomic_t stop_signal;
 
-static void on_signal(int number)
-{
-  if (stop_signal) _exit(128 + number);
-  stop_signal = number;
-}
+static void on_signal(int number) { stop_signal = number; }
 
 static void on_signals(void (*handler)(int))
 {
@@ -48,17 +49,20 @@ typedef struct run {
 
   /* Looks at validation pictures and gives the number for the curve. */
   double (*evaluate)(struct run *run);
-  /* After an evaluation: prints it, keeps the best; anything but 0 ends the run. */
-  int (*evaluated)(struct run *run, const double *row);
+  /* After an evaluation: prints it, keeps the best. */
+  void (*evaluated)(struct run *run, const double *row);
+  size_t patience;                /* evaluations without a better one that end the run; 0: any */
 
   size_t batch;                   /* pictures a step */
-  double epochs, minutes;         /* the length where no option gives one; one of them is 0 */
   double steps, seconds;          /* the length; one of them is 0 */
   double warmup;                  /* steps; < 0: an epoch, at most a tenth of the run */
   igpt_progress at;               /* rng: the seed, and as stream the number of training pictures;
                                      user: batch, micro, sum of losses since the last row, steps */
   double before, started;         /* seconds of earlier sessions; when this one began */
   double reserve;                 /* seconds that the last evaluation needs */
+  double step_seconds;            /* and a step */
+  double deadline;                /* the watch stops what runs at this second; 0: only a signal */
+  int    cancelled, late;         /* the watch has stopped something; a step, for its time */
   double looked;                  /* evaluations that were due so far */
 
   double *rows;                   /* (row_count, ROW_COLUMNS) the curve */
@@ -73,8 +77,14 @@ typedef struct run {
   uint32_t *order;                /* of the pictures in epoch `order_epoch` */
   uint64_t  order_epoch;
 
-  char *checkpoint, *csv, *svg;   /* beside --out */
+  const char *out;
+  char *checkpoint, *csv, *svg;   /* beside it */
+  char *options, *names;          /* notes in the checkpoint and in the model; may be null */
+  uint64_t saved_step;            /* of the last checkpoint of this session; UINT64_MAX: none */
+  double saved;                   /* when */
 } run;
+
+static int classifies(const run *r) { return r->loss.classification > 0; }
 
 /* ---- the data ------------------------------------------------------------------------------- */
 
@@ -143,13 +153,41 @@ static igpt_batch next_batch(run *r)
 
 static double elapsed(const run *r) { return r->before + now() - r->started; }
 
-/* Part of the run that is done after `step` steps. */
-static double part_done(const run *r, double step)
+/* Part of the run that is done after `step` steps, `seconds` after its beginning. */
+static double part_at(const run *r, double step, double seconds)
 {
   double length;
   if (r->steps > 0) return step / r->steps;
   length = r->seconds - r->reserve;
-  return length > 0 ? elapsed(r) / length : 1;
+  return length > 0 ? seconds / length : 1;
+}
+
+static double part_done(const run *r, double step) { return part_at(r, step, elapsed(r)); }
+
+/* The place of the best row for a classifier: the first of the largest validation accuracy. */
+static size_t best_row(const run *r)
+{
+  size_t i, best = 0;
+  for (i = 1; i < r->row_count; i++)
+    if (r->rows[i * ROW_COLUMNS + ROW_VAL] > r->rows[best * ROW_COLUMNS + ROW_VAL]) best = i;
+  return best;
+}
+
+/* By the clock, a run is over when another step and the last evaluation would not end in time. */
+static int run_over(const run *r)
+{
+  if (r->patience && r->row_count && r->row_count - 1 - best_row(r) >= r->patience) return 1;
+  if (r->steps > 0) return (double)r->at.step >= r->steps;
+  return r->late || elapsed(r) + r->step_seconds >= r->seconds - r->reserve;
+}
+
+/* What the library asks while it computes. */
+static int watch_run(void *user, double done)
+{
+  run *r = user;
+  (void)done;
+  if (stop_signal || (r->deadline > 0 && elapsed(r) > r->deadline)) r->cancelled = 1;
+  return r->cancelled;
 }
 
 /* By steps: the library's schedule. By the clock: the same curve over a run of 10,000 parts, of
@@ -183,8 +221,9 @@ static void add_row(run *r, const double *row)
   memcpy(r->rows + r->row_count++ * ROW_COLUMNS, row, ROW_COLUMNS * sizeof *row);
 }
 
-/* The rows that an interrupted run left, up to the step of its checkpoint. */
-static void read_curve(run *r)
+/* The rows that an interrupted run left, up to the step of its checkpoint; 0 if there is no such
+   file. */
+static int read_curve(run *r)
 {
   FILE *file = fopen(r->csv, "r");
   char line[400];
@@ -199,9 +238,10 @@ static void read_curve(run *r)
     if (row[ROW_STEP] <= (double)r->at.step) add_row(r, row);         /* not the header */
   }
   if (file) fclose(file);
+  return file != NULL;
 }
 
-static void write_curve(run *r)
+static void write_curve(run *r, const char *csv, const char *svg)
 {
   double *columns = need_memory(r->row_count * ROW_COLUMNS, sizeof *columns);
   plot_series series[2];
@@ -224,21 +264,69 @@ static void write_curve(run *r)
   series[1].y = columns + ROW_TRAIN * r->row_count;
   d.title = r->title;
   d.x_label = "step";
-  d.y_label = r->loss.classification > 0 ? "accuracy" : "nats per pixel";
+  d.y_label = classifies(r) ? "accuracy" : "nats per pixel";
   d.whole_x = 1;
-  d.best = r->loss.classification > 0 ? 1 : -1;
-  need_file(plot_csv(r->csv, r->csv_header, r->rows, r->row_count, ROW_COLUMNS, file_error,
+  d.best = r->row_count == 0 ? 0 : classifies(r) ? 1 : -1;
+  need_file(plot_csv(csv, r->csv_header, r->rows, r->row_count, ROW_COLUMNS, file_error,
                      sizeof file_error));
-  need_file(plot_curves(r->svg, series, 2, &d, file_error, sizeof file_error));
+  need_file(plot_curves(svg, series, 2, &d, file_error, sizeof file_error));
   free(columns);
 }
 
 /* ---- saving --------------------------------------------------------------------------------- */
 
-static void save_checkpoint(run *r)
+static igpt_result checkpoint_body(void *user, const igpt_sink *sink)
+{
+  const run *r = user;
+  return igpt_checkpoint_write(r->t->session, r->t->model, &r->at, sink);
+}
+
+static igpt_result model_body(void *user, const igpt_sink *sink)
+{
+  return igpt_model_write(((const run *)user)->t->model, sink);
+}
+
+#define OPTIONS_NOTE "igpt.tool.options"
+#define CLASSES_NOTE "igpt.tool.classes"
+
+static void write_weights(run *r, int with_model)
 {
   r->at.seconds = elapsed(r);
-  need(igpt_checkpoint_save(r->t->session, r->t->model, &r->at, r->checkpoint), r->checkpoint);
+  save_noted(fresh_output(r->checkpoint), OPTIONS_NOTE, r->options, checkpoint_body, r);
+  if (with_model) save_noted(fresh_output(r->out), CLASSES_NOTE, r->names, model_body, r);
+}
+
+/* Checkpoint and curve, and the model on request, all of them or none. */
+static void save_run(run *r, int with_model)
+{
+  write_weights(r, with_model);
+  write_curve(r, fresh_output(r->csv), fresh_output(r->svg));
+  keep_outputs();
+  r->saved_step = r->at.step;
+  r->saved = now();
+}
+
+/* Whether there is a place for what will be saved, asked before the work and not after it. */
+static void try_saving(run *r)
+{
+  write_weights(r, 1);
+  drop_outputs();
+}
+
+/* A word as a shell takes it. */
+static void print_word(const char *word)
+{
+  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                              "_./=:,+@%-";
+  if (*word && strspn(word, plain) == strlen(word)) {
+    fprintf(stderr, " %s", word);
+    return;
+  }
+  fputs(" '", stderr);
+  for (; *word; word++)
+    if (*word == '\'') fputs("'\\''", stderr);
+    else fputc(*word, stderr);
+  fputc('\'', stderr);
 }
 
 /* The command that goes on: the one that was typed, with --resume. */
@@ -249,13 +337,160 @@ static void say_how_to_resume(const run *r)
   progress_end();
   fprintf(stderr, "stopped after step %llu; go on with:\n ", (unsigned long long)r->at.step);
   for (a = 0; a < t->argc; a++) {
-    if (!strncmp(t->argv[a], "--resume", 8)) {
-      a += !strchr(t->argv[a], '=');
-      continue;
-    }
-    fprintf(stderr, strpbrk(t->argv[a], " '\"$\\*?&;()<>|") ? " '%s'" : " %s", t->argv[a]);
+    if (!strcmp(t->argv[a], "--resume")) a++;
+    else if (strncmp(t->argv[a], "--resume=", 9) != 0) print_word(t->argv[a]);
   }
-  fprintf(stderr, " --resume %s\n", r->checkpoint);
+  fputs(" --resume", stderr);
+  print_word(r->checkpoint);
+  fputc('\n', stderr);
+}
+
+/* ---- going on ------------------------------------------------------------------------------- */
+
+/* The options that decide what the steps of a run do. They are in its checkpoint, a line each,
+   "rate=0.005". */
+static const option_id run_options[] = {
+  OPT_SEED, OPT_BATCH, OPT_MICRO, OPT_STEPS, OPT_EPOCHS, OPT_MINUTES, OPT_RATE, OPT_SCHEDULE,
+  OPT_WARMUP, OPT_WEIGHT_DECAY, OPT_CLIP, OPT_AUGMENT, OPT_GENERATIVE, OPT_ISA, OPT_PRECISION
+};
+
+static const option *option_of(const tool *t, option_id id)
+{
+  size_t i;
+  for (i = 0; i < COUNT_OF(option_table); i++)
+    if (option_table[i].id == id && (option_table[i].verbs & t->o.verb->bit))
+      return &option_table[i];
+  return NULL;
+}
+
+/* The value of an option that was not typed, once it is known. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+static void settle(tool *t, option_id id, const char *format, ...)
+{
+  char *typed;
+  va_list args;
+  if (given(&t->o, id)) return;
+  typed = need_memory(40, 1);
+  va_start(args, format);
+  vsnprintf(typed, 40, format, args);
+  va_end(args);
+  set_option(&t->o, option_of(t, id), typed, 0);
+}
+
+static char *options_text(const tool *t)
+{
+  char *made = need_memory(COUNT_OF(run_options) * 60, 1), *to = made;
+  size_t i;
+  for (i = 0; i < COUNT_OF(run_options); i++) {
+    const option *row = option_of(t, run_options[i]);
+    const option_value *value = &t->o.value[run_options[i]];
+    if (!row || !value->text) continue;
+    to += sprintf(to, "%s=", row->name);
+    if (row->kind == IS_WHOLE) to += sprintf(to, "%lld\n", value->whole);
+    else if (row->kind == IS_REAL) to += sprintf(to, "%.17g\n", value->real);
+    else if (row->id == OPT_ISA)
+      to += sprintf(to, "%s\n", igpt_isa_name(igpt_session_resolved(t->session)->isa));
+    else if (row->id == OPT_PRECISION)
+      to += sprintf(to, "%s\n",
+                    igpt_session_resolved(t->session)->precision == IGPT_BF16 ? "bf16" : "f32");
+    else to += sprintf(to, "%.20s\n", value->text);
+  }
+  return made;
+}
+
+static int is_length(option_id id)
+{
+  return id == OPT_STEPS || id == OPT_EPOCHS || id == OPT_MINUTES;
+}
+
+/* One option of the checkpoint's run: what was typed must agree, what was not takes its value. */
+static void restore_option(tool *t, const char *path, const option *row, char *kept)
+{
+  static options old;
+  option_value *value = &t->o.value[row->id];
+  size_t i;
+  for (i = 0; is_length(row->id) && i < COUNT_OF(run_options); i++)
+    if (is_length(run_options[i]) && run_options[i] != row->id && given(&t->o, run_options[i]))
+      die("%s: the run's length is --%s %s, and here it is --%s %s", path, row->name, kept,
+          option_of(t, run_options[i])->name, text(&t->o, run_options[i]));
+  if (row->id == OPT_ISA && !given(&t->o, OPT_ISA) &&
+      !igpt_isa_supported((igpt_isa)choice_of(row->value, kept))) {
+    note("%s: the run's --isa is %s, which this processor has not: it goes on with %s, and not "
+         "bit for bit", path, kept, igpt_isa_name(igpt_isa_best()));
+    return;
+  }
+  set_option(&old, row, kept, 1);
+  if (value->given && !(row->kind == IS_WORD && !strcmp(value->text, "auto")) &&
+      (row->kind == IS_REAL ? old.value[row->id].real != value->real
+                            : old.value[row->id].whole != value->whole))
+    die("%s: the run's --%s is %s, and here it is %s", path, row->name, kept, value->text);
+  *value = old.value[row->id];
+}
+
+/* Whether the kept options have a line "name=...". */
+static int kept_line(const char *kept, const char *name)
+{
+  for (; *kept; kept += strcspn(kept, "\n"), kept += *kept == '\n')
+    if (!strncmp(kept, name, strlen(name)) && kept[strlen(name)] == '=') return 1;
+  return 0;
+}
+
+/* With --resume: options as the run had them, and its own files. Before anything else is read. A
+   checkpoint without notes keeps the options that were typed. */
+static void restore_options(tool *t)
+{
+  const char *path = text(&t->o, OPT_RESUME);
+  const int tuning = t->o.verb->bit == ON_FINETUNE;
+  char *header, *kept, *line, *end;
+  size_t i;
+  if (!path) return;
+  header = file_header(path);
+  kept = header_note(header, OPTIONS_NOTE);
+  if (header && tuning != (kept ? kept_line(kept, "generative")
+                                : json_find(header, "score.weight") != NULL))
+    die("%s: is a checkpoint of %s, and the verb is %s", path, tuning ? "pretrain" : "finetune",
+        t->o.verb->name);
+  for (i = 0; kept && i < COUNT_OF(run_options); i++)
+    if (given(&t->o, run_options[i]) && !is_length(run_options[i]) &&
+        !kept_line(kept, option_of(t, run_options[i])->name))
+      die("%s: the run has no --%s, and here it is %s", path, option_of(t, run_options[i])->name,
+          text(&t->o, run_options[i]));
+  for (line = kept; line && *line; line = end + 1) {
+    char *equals = strchr(line, '=');
+    const option *row;
+    end = strchr(line, '\n');
+    if (!end || !equals || equals > end) break;
+    *end = 0;
+    row = find_option(line, (size_t)(equals - line), t->o.verb->bit);
+    if (row) restore_option(t, path, row, equals + 1);
+  }
+  free(header);
+  if (!given(&t->o, OPT_OUT)) {
+    set_option(&t->o, option_of(t, OPT_OUT), beside(path, ".safetensors"), 0);
+  } else {
+    char *own = beside(text(&t->o, OPT_OUT), ".checkpoint");
+    if (!same_file(own, path))
+      die("--resume is '%s', and --out is '%s', whose checkpoint is '%s': a run goes on in its own "
+          "files, and needs no --out", path, text(&t->o, OPT_OUT), own);
+    free(own);
+  }
+}
+
+/* Before anything is read: the length, and outputs that have names of their own. */
+static void check_run(const tool *t)
+{
+  static const char *const taken[] = { ".checkpoint", ".csv", ".svg" };
+  const char *out = text(&t->o, OPT_OUT);
+  size_t i;
+  if (given(&t->o, OPT_EPOCHS) + given(&t->o, OPT_STEPS) + given(&t->o, OPT_MINUTES) > 1)
+    die("--steps, --epochs and --minutes each say how long the run is: give one of them");
+  for (i = 0; i < COUNT_OF(taken); i++)
+    if (ends_with(out, taken[i]))
+      die("--out is '%s', and a file of that name goes beside the model, for the %s", out,
+          taken[i] + 1);
+  check_output(out);
 }
 
 /* Weights, moments and place of an interrupted run. */
@@ -265,6 +500,8 @@ static void resume(run *r)
   const double micro = r->at.user[1];
   need(igpt_checkpoint_load(r->t->session, r->t->model, &r->at, path), path);
   if (r->at.user[1] != micro && r->at.user[1] >= 1 && r->at.user[1] <= 65536) {
+    if (given(&r->t->o, OPT_MICRO))
+      die("%s: the run's --micro is %g, and here it is %g", path, r->at.user[1], micro);
     open_session(r->t, (int)r->at.user[1], 1, 0); /* chosen on a machine with other memory */
     need(igpt_checkpoint_load(r->t->session, r->t->model, &r->at, path), path);
   }
@@ -276,8 +513,15 @@ static void resume(run *r)
         (unsigned long long)r->at.rng.stream, r->train->count);
   if (r->at.user[0] != (double)r->batch)
     die("%s: the run has batches of %g, and --batch is %zu", path, r->at.user[0], r->batch);
+  if (r->steps > 0 && (double)r->at.step > r->steps)
+    die("%s: the run is at step %llu, and its length here is %.0f steps", path,
+        (unsigned long long)r->at.step, r->steps);
   r->before = r->at.seconds;
-  read_curve(r);
+  if (!read_curve(r)) {
+    note("%s: is not there: the curve begins at step %llu", r->csv,
+         (unsigned long long)r->at.step);
+    r->looked = -1;
+  }
 }
 
 /* ---- the loop ------------------------------------------------------------------------------- */
@@ -292,8 +536,9 @@ static void time_left(char *words, size_t room, const run *r)
   else snprintf(words, room, "%.0f s", left > 0 ? left : 0);
 }
 
-/* One batch forward and backward, one step of AdamW. */
-static void take_step(run *r)
+/* One batch forward and backward, one step of AdamW. -1: the watch has stopped it, and nothing has
+   changed. */
+static int take_step(run *r)
 {
   tool *t = r->t;
   const igpt_batch batch = next_batch(r);
@@ -307,7 +552,14 @@ static void take_step(run *r)
   adam.rate = (float)rate;
   adam.weight_decay = (float)real(&t->o, OPT_WEIGHT_DECAY);
   adam.clip = (float)real(&t->o, OPT_CLIP);
+  r->deadline = r->seconds > 0 ? r->seconds - r->reserve : 0;
   result = igpt_backward(t->session, &losses, &batch, &r->loss);
+  if (result == IGPT_CANCELLED) {
+    *last_sentence = 0;
+    r->cancelled = 0;
+    r->late = !stop_signal;
+    return -1;
+  }
   if (!result) result = igpt_step(t->session, t->model, NULL, &adam);
   if (result == IGPT_NOT_FINITE)
     die("step %llu: the loss or its gradient is not finite with --rate %g: try a third of it",
@@ -317,7 +569,8 @@ static void take_step(run *r)
   r->at.picture += r->batch;
   r->at.user[2] += batch.labels ? (double)losses.correct / (double)r->batch : losses.generative;
   r->at.user[3]++;
-  r->busy += now() - began;
+  r->step_seconds = now() - began;
+  r->busy += r->step_seconds;
   r->busy_pictures += r->batch;
   time_left(left, sizeof left, r);
   speed = (double)(r->busy_pictures * tokens_of(t)) / r->busy;
@@ -327,27 +580,32 @@ static void take_step(run *r)
   else
     progress("step %llu  %.3f nats/pixel  %.0f tokens/s  %s left", (unsigned long long)r->at.step,
              losses.generative, speed, left);
+  return 0;
 }
 
-/* A look at the validation pictures and a row of the curve; anything but 0 ends the run. */
+/* A look at the validation pictures and a row of the curve. -1: the watch has stopped it. */
 static int evaluate_run(run *r)
 {
   const double began = now();
   double row[ROW_COLUMNS];
-  int stop;
+  r->deadline = r->at.step == 0 ? r->seconds : 0;
   row[ROW_STEP] = (double)r->at.step;
   row[ROW_TRAIN] = r->at.user[3] > 0 ? r->at.user[2] / r->at.user[3] : NAN;
   row[ROW_VAL] = r->evaluate(r);
   row[ROW_SPEED] = r->busy > 0 ? (double)(r->busy_pictures * tokens_of(r->t)) / r->busy : 0;
   row[ROW_SECONDS] = elapsed(r);
+  if (r->cancelled) {
+    r->cancelled = 0;
+    r->late = !stop_signal;
+    return -1;
+  }
   add_row(r, row);
-  stop = r->evaluated(r, row);
-  write_curve(r);
   r->at.user[2] = r->at.user[3] = 0;
   r->busy = 0;
   r->busy_pictures = 0;
   r->reserve = now() - began;
-  return stop;
+  r->evaluated(r, row);
+  return 0;
 }
 
 /* How many validation pictures a look takes: --eval-count, within --count. */
@@ -364,68 +622,74 @@ static void open_run(run *r)
 {
   tool *t = r->t;
   const size_t T = tokens_of(t);
-  const char *out = text(&t->o, OPT_OUT);
-  int micro = given(&t->o, OPT_MICRO) ? whole(&t->o, OPT_MICRO) : 0;
-  r->checkpoint = beside(out, ".checkpoint");
-  r->csv = beside(out, ".csv");
-  r->svg = beside(out, ".svg");
+  int micro;
+  r->out = text(&t->o, OPT_OUT);
+  r->checkpoint = beside(r->out, ".checkpoint");
+  r->csv = beside(r->out, ".csv");
+  r->svg = beside(r->out, ".svg");
   r->tokens = need_memory(r->batch * T, sizeof *r->tokens);
   r->mask = need_memory(r->batch * T, 1);
   r->labels = need_memory(r->batch, sizeof *r->labels);
   r->rgb = need_memory(2 * T, 3);
   r->order = need_memory(r->train->count, sizeof *r->order);
   r->order_epoch = UINT64_MAX;
-  if (given(&t->o, OPT_EPOCHS) + given(&t->o, OPT_STEPS) + given(&t->o, OPT_MINUTES) > 1)
-    die("--steps, --epochs and --minutes each say how long the run is: give one of them");
-  if (given(&t->o, OPT_EPOCHS)) r->epochs = real(&t->o, OPT_EPOCHS);
-  if (given(&t->o, OPT_MINUTES)) r->minutes = real(&t->o, OPT_MINUTES);
-  if (given(&t->o, OPT_STEPS)) r->steps = (double)whole(&t->o, OPT_STEPS);
-  else if (given(&t->o, OPT_EPOCHS) || (!given(&t->o, OPT_MINUTES) && r->epochs > 0))
-    r->steps = ceil(r->epochs * (double)r->train->count / (double)r->batch);
-  else r->seconds = 60 * r->minutes;
+  if (text(&t->o, OPT_STEPS)) r->steps = (double)whole(&t->o, OPT_STEPS);
+  else if (text(&t->o, OPT_MINUTES)) r->seconds = 60 * real(&t->o, OPT_MINUTES);
+  else r->steps = ceil(real(&t->o, OPT_EPOCHS) * (double)r->train->count / (double)r->batch);
   r->warmup = text(&t->o, OPT_WARMUP) ? (double)whole(&t->o, OPT_WARMUP) : -1;
-  if (!micro) micro = choose_micro(t, r->batch);
+  settle(t, OPT_MICRO, "%d", choose_micro(t, r->batch));
+  micro = whole(&t->o, OPT_MICRO);
   if ((size_t)micro > r->batch) micro = (int)r->batch;
+  t->watch.poll = watch_run;
+  t->watch.user = r;
   open_session(t, micro, 1, 0);
   r->at.rng = igpt_rng_seed(seed_of(t), r->train->count);
   r->at.user[0] = (double)r->batch;
   r->at.user[1] = (double)micro;
-  r->started = now();
+  r->saved_step = UINT64_MAX;
+  r->looked = classifies(r) ? 0 : -1;       /* a new class head has nothing to show */
   if (given(&t->o, OPT_RESUME)) resume(r);
+  r->options = options_text(t);
+  r->started = now();
+  try_saving(r);
+  r->started = r->saved = now();
 }
 
-/* Whether another of the run's --evaluations has become due. */
-static int evaluation_due(run *r)
+/* How many of the run's --evaluations are due. */
+static double evaluations_due(const run *r, double part)
 {
-  const double part = part_done(r, (double)r->at.step);
-  const double due = floor(part * (double)whole(&r->t->o, OPT_EVALUATIONS));
-  if (due <= r->looked && part < 1) return 0;
-  r->looked = due;
-  return 1;
+  return floor(fmin(part, 1) * (double)whole(&r->t->o, OPT_EVALUATIONS));
 }
 
 /* Trains until the run is over; returns 0 if a signal ended it before. */
 static int train(run *r)
 {
   const double save_every = 60 * real(&r->t->o, OPT_SAVE_MINUTES);
-  double saved = now();
-  int stop = 0;
+  const double *last = r->row_count ? r->rows + (r->row_count - 1) * ROW_COLUMNS : NULL;
+  int over = 0;
   on_signals(on_signal);
-  evaluation_due(r);                                        /* where a resumed run stands */
-  if (r->row_count == 0) stop = evaluate_run(r);
-  while (!stop && !stop_signal && part_done(r, (double)r->at.step) < 1) {
-    take_step(r);
-    if (evaluation_due(r)) stop = evaluate_run(r);
-    if (now() - saved >= save_every) {
-      save_checkpoint(r);
-      saved = now();
+  if (last) r->looked = evaluations_due(r, part_at(r, last[ROW_STEP], last[ROW_SECONDS]));
+  while (!stop_signal) {
+    double due;
+    over = run_over(r);
+    due = evaluations_due(r, over ? 1 : part_done(r, (double)r->at.step));
+    if (over && r->at.step == 0)
+      die("--minutes is %g, too short for looking at %zu validation pictures and one step of "
+          "%zu pictures: more minutes, a smaller --batch or --eval-count", r->seconds / 60,
+          r->val->count, r->batch);
+    if (due > r->looked) {
+      if (evaluate_run(r) == 0) r->looked = due;
+    } else if (over) {
+      break;
+    } else if (take_step(r) == 0 && now() - r->saved >= save_every) {
+      save_run(r, 0);
     }
   }
   progress_end();
-  save_checkpoint(r);
   on_signals(SIG_DFL);
-  if (!stop_signal || stop || part_done(r, (double)r->at.step) >= 1) return 1;
-  write_curve(r);
+  memset(&r->t->watch, 0, sizeof r->t->watch);
+  if (!stop_signal) return 1;
+  save_run(r, 0);
   say_how_to_resume(r);
   return 0;
 }

@@ -55,16 +55,24 @@ static void run_palette(tool *t)
   uint8_t colours[3 * IGPT_PALETTE_MAX], *after;
   igpt_kmeans_report report;
   pictures p, val;
+  const char *looked = "validation";
   double mse, psnr;
   size_t shown, T;
-  int i;
+  int i, converged;
   check_output(out);
+  if (!strcmp(strip, out))
+    die("--out is '%s', and the picture of the colours has that name: call the palette .npy", out);
   t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
   T = tokens_of(t);
   read_pictures(t, &p, DATASET_TRAIN, 0, DATASET_PLAIN);
   fit_palette(t, &p, &report);
-  dataset_free(&p.set);
-  read_pictures(t, &val, DATASET_VALIDATION, 0, DATASET_PLAIN);
+  if (try_pictures(t, &val, DATASET_VALIDATION, 0, DATASET_PLAIN) == 0) {
+    dataset_free(&p.set);
+  } else {
+    note("%s: the PSNR is that of the training pictures", file_error);
+    looked = "training";
+    val = p;
+  }
   need(igpt_palette_error(&t->palette, &mse, &psnr, val.set.pictures, val.count * T), "palette");
 
   shown = least(val.count, STRIP_PICTURES);
@@ -80,15 +88,19 @@ static void run_palette(tool *t)
   shape[0] = (uint64_t)t->palette.colours;
   shape[1] = 3;
   save_npy(out, IGPT_NPY_F32, t->palette.centre, 2, shape);
+  converged = report.iterations < whole(&t->o, OPT_ITERATIONS);
   if (json(t)) {
-    result_line(
-        "{\"colours\": %d, \"psnr\": %.4f, \"mse\": %.5f, \"iterations\": %d, \"distinct\": %zu}",
-        t->palette.colours, psnr, mse, report.iterations, report.distinct);
+    result_line("{\"colours\": %d, \"psnr\": %.4f, \"mse\": %.5f, \"iterations\": %d, "
+                "\"converged\": %s, \"distinct\": %zu}",
+                t->palette.colours, psnr, mse, report.iterations, converged ? "true" : "false",
+                report.distinct);
   } else {
-    result_line("%d colours after %d iterations of k-means (%zu different colours, %d repaired)",
-                t->palette.colours, report.iterations, report.distinct, report.repaired);
-    result_line("PSNR %.2f dB on %zu validation pictures (mean squared error %.2f)", psnr,
-                val.count, mse);
+    result_line("%d colours after %d iterations of k-means, %s (%zu different colours, %d "
+                "repaired)", t->palette.colours, report.iterations,
+                converged ? "converged" : "not converged: --iterations allows no more",
+                report.distinct, report.repaired);
+    result_line("PSNR %.2f dB on %zu %s pictures (mean squared error %.2f)", psnr, val.count,
+                looked, mse);
     result_line("%s, %s", out, strip);
   }
 }
@@ -135,7 +147,7 @@ static double pretrain_evaluate(run *r)
   return mean_nats(r->t, r->val, r->val->count);
 }
 
-static int pretrain_evaluated(run *r, const double *row)
+static void pretrain_evaluated(run *r, const double *row)
 {
   const char *line = json(r->t)
     ? "{\"step\": %.0f, \"train_nats\": %s, \"val_nats\": %.5f, \"tokens_per_s\": %.0f, "
@@ -145,7 +157,6 @@ static int pretrain_evaluated(run *r, const double *row)
   snprintf(train, sizeof train, "%.5f", row[ROW_TRAIN]);
   if (row[ROW_TRAIN] != row[ROW_TRAIN]) strcpy(train, json(r->t) ? "null" : "-");
   result_line(line, row[ROW_STEP], train, row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
-  return 0;
 }
 
 /* Whether a folder's pictures can be cropped at random without being enlarged first. */
@@ -158,16 +169,44 @@ static int larger_pictures(const dataset *set)
   return 2 * large > set->count;
 }
 
+/* What is asked for must be what a file holds. */
+static void check_shape(const tool *t, const char *path)
+{
+  const igpt_config *c = &t->config;
+  const options *o = &t->o;
+  igpt_config p;
+  if (given(o, OPT_LAYERS) && whole(o, OPT_LAYERS) != c->layers)
+    die("%s: the model has %d layers, and --layers is %d", path, c->layers, whole(o, OPT_LAYERS));
+  if (given(o, OPT_WIDTH) && whole(o, OPT_WIDTH) != c->width)
+    die("%s: the model's width is %d, and --width is %d", path, c->width, whole(o, OPT_WIDTH));
+  if (given(o, OPT_HEADS) && whole(o, OPT_HEADS) != c->heads)
+    die("%s: the model has %d heads, and --heads is %d", path, c->heads, whole(o, OPT_HEADS));
+  if (given(o, OPT_SIDE) && whole(o, OPT_SIDE) != c->rows)
+    die("%s: the model's pictures have the side %d, and --side is %d", path, c->rows,
+        whole(o, OPT_SIDE));
+  if (given(o, OPT_COLOURS) && whole(o, OPT_COLOURS) != c->vocabulary)
+    die("%s: the model has %d colours, and --colours is %d", path, c->vocabulary,
+        whole(o, OPT_COLOURS));
+  if (given(o, OPT_OBJECTIVE) && (int)c->objective != whole(o, OPT_OBJECTIVE))
+    die("%s: the objective is %s, and --objective is %s", path, objective_name(c->objective),
+        text(o, OPT_OBJECTIVE));
+  if (!given(o, OPT_PRESET)) return;
+  memset(&p, 0, sizeof p);
+  need(igpt_config_preset(&p, text(o, OPT_PRESET)), "--preset");
+  if ((p.layers != c->layers && !given(o, OPT_LAYERS)) ||
+      (p.width != c->width && !given(o, OPT_WIDTH)))
+    die("%s: the model has %d layers of width %d, and --preset %s has %d of %d", path, c->layers,
+        c->width, text(o, OPT_PRESET), p.layers, p.width);
+}
+
 /* Model and palette from --resume or --model, or new ones; then the pictures as tokens. */
 static void open_pretraining(tool *t, pictures *train_set, pictures *val, dataset_augment *augment)
 {
   const char *from = given(&t->o, OPT_RESUME) ? text(&t->o, OPT_RESUME) : text(&t->o, OPT_MODEL);
   if (from) {
     load_model(t, from, 0);
+    check_shape(t, from);
     find_palette(t, from);
-    if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))
-      die("%s: the objective is %s, and --objective is %s", from,
-          objective_name(t->config.objective), text(&t->o, OPT_OBJECTIVE));
   } else {
     t->config = asked_config(t);
     if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
@@ -177,6 +216,7 @@ static void open_pretraining(tool *t, pictures *train_set, pictures *val, datase
   if (!text(&t->o, OPT_AUGMENT) && val->set.kind == DATASET_FOLDER) *augment = DATASET_RESIZE_CROP;
   read_pictures(t, train_set, DATASET_TRAIN, 0, *augment);
   if (!text(&t->o, OPT_AUGMENT) && !larger_pictures(&train_set->set)) *augment = DATASET_PLAIN;
+  settle(t, OPT_AUGMENT, "%s", *augment == DATASET_PLAIN ? "none" : "crop");
   if (!from) {
     igpt_model_desc d;
     if (!t->palette.colours && !val->set.tokens) fit_palette(t, train_set, NULL);
@@ -199,16 +239,17 @@ static void open_pretraining(tool *t, pictures *train_set, pictures *val, datase
 
 static void run_pretrain(tool *t)
 {
-  const char *out = text(&t->o, OPT_OUT);
   const struct recipe *recipe = &recipes[whole(&t->o, OPT_PRESET)];
   pictures train_set, val;
   char title[200];
   run r;
   memset(&r, 0, sizeof r);
-  check_output(out);
+  restore_options(t);
+  check_run(t);
+  if (!given(&t->o, OPT_STEPS) && !given(&t->o, OPT_EPOCHS)) settle(t, OPT_MINUTES, "60");
   open_pretraining(t, &train_set, &val, &r.augment);
-  if (!given(&t->o, OPT_RATE))
-    t->o.value[OPT_RATE].real = t->config.objective == IGPT_BERT ? recipe->bert : recipe->ar;
+  settle(t, OPT_RATE, "%g", t->config.objective == IGPT_BERT ? recipe->bert : recipe->ar);
+  settle(t, OPT_BATCH, "%d", recipe->batch);
   snprintf(title, sizeof title, "%s, %d layers of %d, %.60s", objective_name(t->config.objective),
            t->config.layers, t->config.width, train_set.set.title);
   r.t = t;
@@ -219,8 +260,7 @@ static void run_pretrain(tool *t)
   r.csv_header = "step,train_nats,val_nats,tokens_per_s,seconds";
   r.evaluate = pretrain_evaluate;
   r.evaluated = pretrain_evaluated;
-  r.batch = (size_t)(given(&t->o, OPT_BATCH) ? whole(&t->o, OPT_BATCH) : recipe->batch);
-  r.minutes = 60;
+  r.batch = (size_t)whole(&t->o, OPT_BATCH);
   r.loss.generative = 1;
   open_run(&r);
   if (!json(t))
@@ -229,8 +269,8 @@ static void run_pretrain(tool *t)
                 train_set.set.title, t->palette.colours ? t->palette.name : "unknown", r.batch,
                 r.at.user[1], real(&t->o, OPT_RATE));
   if (!train(&r)) exit(128 + (int)stop_signal);
-  need(igpt_model_save(t->model, out), out);
-  if (!json(t)) result_line("%s, %s, %s, %s", out, r.svg, r.csv, r.checkpoint);
+  save_run(&r, 1);
+  if (!json(t)) result_line("%s, %s, %s, %s", r.out, r.svg, r.csv, r.checkpoint);
 }
 
 /* ---- eval ----------------------------------------------------------------------------------- */
@@ -239,7 +279,7 @@ static void run_pretrain(tool *t)
 static void open_looking(tool *t, pictures *p, int cache)
 {
   open_model(t);
-  read_pictures(t, p, (dataset_split)whole(&t->o, OPT_SPLIT), 0, DATASET_PLAIN);
+  read_pictures(t, p, asked_split(t), 0, DATASET_PLAIN);
   encode_pictures(t, p);
   open_session(t, whole(&t->o, OPT_BATCH), 0, cache);
 }
@@ -318,11 +358,20 @@ static void plot_completions(tool *t, const pictures *p, const uint32_t *chosen,
   free(rgb);
 }
 
+/* --keep in rows: only 0 keeps none, and only 1 keeps all. */
+static int kept_rows(const tool *t)
+{
+  const double keep = real(&t->o, OPT_KEEP);
+  const int rows = t->config.rows, kept = (int)(keep * rows + 0.5);
+  if (keep > 0 && kept == 0) return 1;
+  return keep < 1 && kept == rows && rows > 1 ? rows - 1 : kept;
+}
+
 static void run_sample(tool *t)
 {
   const char *out = text(&t->o, OPT_OUT);
-  const size_t count = (size_t)whole(&t->o, OPT_COUNT);
-  size_t T, i, j, completions = (size_t)whole(&t->o, OPT_COMPLETIONS);
+  size_t count = (size_t)whole(&t->o, OPT_COUNT), T, i, j;
+  size_t completions = (size_t)whole(&t->o, OPT_COMPLETIONS);
   uint16_t *tokens;
   double began;
   int keep;
@@ -330,14 +379,17 @@ static void run_sample(tool *t)
   open_model(t);
   need_palette(t);
   T = tokens_of(t);
-  keep = (int)(real(&t->o, OPT_KEEP) * t->config.rows + 0.5) * t->config.columns;
-  if (keep == 0) completions = 1;
-  tokens = need_memory(count * completions * T, sizeof *tokens);
+  keep = kept_rows(t) * t->config.columns;
+  if (keep == 0 && given(&t->o, OPT_COMPLETIONS))
+    die("--completions is %zu, and with --keep 0 there is nothing to complete: --count says how "
+        "many pictures are drawn", completions);
   open_session(t, whole(&t->o, OPT_BATCH), 0, 1);
   began = now();
   if (keep == 0) {
     uint8_t *rgb = need_memory(count * T, 3);
     plot_grid_desc d;
+    completions = 1;
+    tokens = need_memory(count * T, sizeof *tokens);
     complete(t, tokens, count, 0);
     decode_tokens(t, rgb, tokens, count);
     memset(&d, 0, sizeof d);
@@ -350,12 +402,15 @@ static void run_sample(tool *t)
     uint32_t *chosen;
     igpt_rng rng = stream(t, STREAM_PROMPTS, 0);
     t->o.value[OPT_COUNT].whole = 0;                        /* draw from the whole split */
-    read_pictures(t, &p, (dataset_split)whole(&t->o, OPT_SPLIT), 0, DATASET_PLAIN);
-    if (p.count < count) die("--count is %zu, and %s", count, p.set.title);
+    read_pictures(t, &p, asked_split(t), 0, DATASET_PLAIN);
+    if (p.count < count && given(&t->o, OPT_COUNT))
+      die("--count is %zu, and %s", count, p.set.title);
+    count = least(count, p.count);
     encode_pictures(t, &p);
     chosen = need_memory(p.count, sizeof *chosen);
     for (i = 0; i < p.count; i++) chosen[i] = (uint32_t)i;
     igpt_rng_shuffle(&rng, chosen, p.count);
+    tokens = need_memory(count * completions * T, sizeof *tokens);
     for (i = 0; i < count; i++)
       for (j = 0; j < completions; j++)
         memcpy(tokens + (i * completions + j) * T, p.tokens + chosen[i] * T, T * sizeof *tokens);
@@ -412,12 +467,11 @@ typedef struct feature_look {
   float     *features;            /* (N,count,C) */
 } feature_look;
 
-static void look_features(tool *t, void *user, const igpt_batch *batch, size_t first)
+static igpt_result look_features(tool *t, void *user, const igpt_batch *batch, size_t first)
 {
   feature_look *look = user;
-  need(igpt_features(t->session, look->features + first * look->count * (size_t)t->config.width,
-                     batch, look->layers, look->count),
-       NULL);
+  float *to = look->features + first * look->count * (size_t)t->config.width;
+  return igpt_features(t->session, to, batch, look->layers, look->count);
 }
 
 /* Features of pictures [0, count): (count, layers, C). */
@@ -496,7 +550,7 @@ static double probe_test(const tool *t, const probe_data *d, const igpt_probe *p
   return part;
 }
 
-typedef struct probe_best { int layer; double val, test; } probe_best;
+typedef struct probe_best { int layer; double val, test; int pixels /* may be it */; } probe_best;
 
 static const char *layer_name(int layer)
 {
@@ -519,7 +573,7 @@ static void probe_layer(const tool *t, const probe_data *d, int layer, const flo
   else
     result_line("layer %6s   val %6.2f %%   test %6.2f %%", layer_name(layer), 100 * val,
                 100 * test);
-  if (layer == PIXELS_LAYER || val <= best->val) return;
+  if ((layer == PIXELS_LAYER && !best->pixels) || val <= best->val) return;
   probe = fit_probe(t, d, x, d->train + d->val);
   best->layer = layer;
   best->val = val;
@@ -583,7 +637,7 @@ static void run_probe(tool *t)
   static const dataset_split splits[] = { DATASET_TRAIN, DATASET_VALIDATION, DATASET_TEST };
   pictures sets[3];
   probe_data d;
-  probe_best best = { 0, -1, 0 };
+  probe_best best = { 0, -1, 0, 1 };
   int *layers;
   int32_t *labels;
   size_t layer_count, group, i;
@@ -607,6 +661,7 @@ static void run_probe(tool *t)
 
   layers = need_memory((size_t)t->config.layers + 2, sizeof *layers);
   layer_count = asked_layers(t, layers, 1);
+  for (i = 0; i < layer_count; i++) best.pixels &= layers[i] == PIXELS_LAYER;
   for (i = 0; i < layer_count; i += group) {
     if (layers[i] == PIXELS_LAYER) {
       probe_pixels(t, &d, sets, &best);
@@ -619,13 +674,13 @@ static void run_probe(tool *t)
     while (group > 1 && layers[i + group - 1] == PIXELS_LAYER) group--;
     probe_group(t, &d, sets, layers + i, group, &best);
   }
-  if (best.val < 0) return;       /* pixels alone */
   if (json(t))
-    result_line("{\"best_layer\": %d, \"test_accuracy\": %.4f}", best.layer, best.test);
+    result_line(best.pixels ? "{\"best_layer\": \"%s\", \"test_accuracy\": %.4f}"
+                            : "{\"best_layer\": %s, \"test_accuracy\": %.4f}",
+                layer_name(best.layer), best.test);
   else
-    result_line(
-        "best layer by validation: %d of %d; fitted again on train and validation: test %.2f %%",
-        best.layer, t->config.layers, 100 * best.test);
+    result_line("best layer by validation: %s of %d; fitted again on train and validation: "
+                "test %.2f %%", layer_name(best.layer), t->config.layers, 100 * best.test);
 }
 
 static void run_features(tool *t)
@@ -656,34 +711,71 @@ static void run_features(tool *t)
 
 /* ---- finetune and classify ------------------------------------------------------------------ */
 
-/* Before the first step the head is all zero: chance. */
 static double finetune_evaluate(run *r)
 {
-  return r->at.step ? accuracy(r->t, r->val, r->val->count, 1) : 1 / (double)r->t->config.classes;
+  return accuracy(r->t, r->val, r->val->count, 1);
 }
 
-/* The place of the best row: the first of the largest validation accuracy. */
-static size_t best_row(const run *r)
+/* Keeps the best model on disk, with the checkpoint that knows of it. */
+static void finetune_evaluated(run *r, const double *row)
 {
-  size_t i, best = 0;
-  for (i = 1; i < r->row_count; i++)
-    if (r->rows[i * ROW_COLUMNS + ROW_VAL] > r->rows[best * ROW_COLUMNS + ROW_VAL]) best = i;
-  return best;
-}
-
-/* Keeps the best model on disk, and ends the run when it has not become better for long enough. */
-static int finetune_evaluated(run *r, const double *row)
-{
-  const size_t last = r->row_count - 1, best = best_row(r);
-  const char *out = text(&r->t->o, OPT_OUT);
   char train[30] = "-";
   if (row[ROW_TRAIN] == row[ROW_TRAIN])
     snprintf(train, sizeof train, "%.2f %%", 100 * row[ROW_TRAIN]);
   if (!json(r->t))
     result_line("step %6.0f   train %9s   val %6.2f %%   %7.0f tokens/s   %5.0f s", row[ROW_STEP],
                 train, 100 * row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
-  if (best == last && last > 0) need(igpt_model_save(r->t->model, out), out);
-  return last - best >= (size_t)whole(&r->t->o, OPT_PATIENCE);
+  if (best_row(r) == r->row_count - 1) save_run(r, 1);
+}
+
+/* The optimiser's steps in a model's file; -1 if it is not there or does not say. */
+static double file_step(const char *path)
+{
+  char *header = file_header(path), *step = header_note(header, "igpt.step");
+  const double value = step ? atof(step) : -1;
+  free(step);
+  free(header);
+  return value;
+}
+
+/* A resumed run whose best model lies behind it finds that model, and not another, as --out. */
+static void check_best(const run *r)
+{
+  const double best = r->rows[best_row(r) * ROW_COLUMNS + ROW_STEP];
+  const double want = file_step(text(&r->t->o, OPT_RESUME)) - (double)r->at.step + best;
+  const double found = file_step(r->out);
+  if (found < 0) die("%s: is not there, and held the best model of the run, of step %.0f", r->out,
+                     best);
+  if (found != want)
+    die("%s: has taken %.0f steps, and the best model of the run %.0f: it is another one", r->out,
+        found, want);
+}
+
+/* Names of classes for the model's file, a line each. */
+static char *class_list(const dataset *set)
+{
+  size_t room = 1;
+  char *made, *to;
+  int i;
+  for (i = 0; i < set->classes; i++) room += strlen(set->names[i]) + 1;
+  made = to = need_memory(room, 1);
+  for (i = 0; i < set->classes; i++) to += sprintf(to, i ? "\n%s" : "%s", set->names[i]);
+  return made;
+}
+
+/* The names in --model, if there are as many as it has classes; else null. */
+static const char **model_classes(const tool *t)
+{
+  char *header = file_header(text(&t->o, OPT_MODEL)), *list = header_note(header, CLASSES_NOTE);
+  const char **names = need_memory((size_t)t->config.classes, sizeof *names);
+  int n = 0;
+  free(header);
+  for (; list && n < t->config.classes; n++) {
+    names[n] = list;
+    list = strchr(list, '\n');
+    if (list) *list++ = 0;
+  }
+  return n == t->config.classes && !list ? names : NULL;
 }
 
 /* A class head of zeros on the weights of --model (or the run of --resume). */
@@ -706,13 +798,14 @@ static void open_finetuning(tool *t, pictures *train_set, pictures *val)
 
 static void run_finetune(tool *t)
 {
-  const char *out = text(&t->o, OPT_OUT);
   pictures train_set, val, test;
   char title[200];
   double val_accuracy, test_accuracy;
   run r;
   memset(&r, 0, sizeof r);
-  check_output(out);
+  restore_options(t);
+  check_run(t);
+  if (!given(&t->o, OPT_STEPS) && !given(&t->o, OPT_MINUTES)) settle(t, OPT_EPOCHS, "10");
   open_finetuning(t, &train_set, &val);
   snprintf(title, sizeof title, "fine-tuning, %.80s", train_set.set.title);
   r.t = t;
@@ -725,14 +818,17 @@ static void run_finetune(tool *t)
   r.evaluate = finetune_evaluate;
   r.evaluated = finetune_evaluated;
   r.batch = (size_t)whole(&t->o, OPT_BATCH);
-  r.epochs = 10;
+  r.patience = (size_t)whole(&t->o, OPT_PATIENCE);
+  r.names = class_list(&train_set.set);
   r.loss.generative = (float)real(&t->o, OPT_GENERATIVE);
   r.loss.classification = 1;
   open_run(&r);
+  if (r.row_count) check_best(&r);
   if (!train(&r)) exit(128 + (int)stop_signal);
+  if (r.saved_step != r.at.step) save_run(&r, 0);
 
   val_accuracy = r.rows[best_row(&r) * ROW_COLUMNS + ROW_VAL];
-  load_model(t, out, 0);          /* the best of the run */
+  load_model(t, r.out, 0);        /* the best of the run */
   open_session(t, 8, 0, 0);
   read_pictures(t, &test, DATASET_TEST, 0, DATASET_PLAIN);
   encode_pictures(t, &test);
@@ -743,7 +839,7 @@ static void run_finetune(tool *t)
     result_line("best validation accuracy %.2f %% (step %.0f); test %.2f %% of %zu pictures",
                 100 * val_accuracy, r.rows[best_row(&r) * ROW_COLUMNS + ROW_STEP],
                 100 * test_accuracy, test.count);
-    result_line("%s, %s, %s, %s", out, r.svg, r.csv, r.checkpoint);
+    result_line("%s, %s, %s, %s", r.out, r.svg, r.csv, r.checkpoint);
   }
 }
 
@@ -752,6 +848,8 @@ static void run_classify(tool *t)
   pictures p;
   int32_t *labels;
   float *probability;
+  const char **names;
+  int same, k;
   size_t i;
   open_looking(t, &p, 0);
   labels = need_memory(p.count, sizeof *labels);
@@ -759,10 +857,13 @@ static void run_classify(tool *t)
   if (t->config.classes < 1) need(IGPT_UNTRAINED_HEAD, text(&t->o, OPT_MODEL));
   classify_pictures(t, &p, p.count, votes_of(t), labels, probability);
   progress_end();
+  names = model_classes(t);
+  same = p.set.classes == t->config.classes;                /* are the data's classes its own? */
+  for (k = 0; names && same && k < p.set.classes; k++) same = !strcmp(names[k], p.set.names[k]);
+  if (!names && same) names = (const char **)p.set.names;
   for (i = 0; i < p.count; i++) {
-    const int named = p.set.names && p.set.classes == t->config.classes;
     char number[20];
-    const char *name = named ? p.set.names[labels[i]] : number;
+    const char *name = names ? names[labels[i]] : number;
     snprintf(number, sizeof number, "%d", (int)labels[i]);
     if (json(t)) {
       printf("{\"picture\": %zu, ", i);
@@ -780,7 +881,9 @@ static void run_classify(tool *t)
       printf("%6zu  %-16s %.4f\n", i, name, (double)probability[i]);
     }
   }
-  if (p.set.labels && !json(t))
+  if (p.set.labels && !same && !json(t))
+    result_line("the classes of the pictures are not those of the model: no accuracy");
+  else if (p.set.labels && !json(t))
     result_line("%.2f %% of %zu are right", 100 * part_equal(labels, p.set.labels, p.count),
                 p.count);
 }
@@ -907,28 +1010,18 @@ static void run_plan(tool *t)
 /* The strings of "__metadata__" in the header of a safetensors file. */
 static void print_metadata(const char *path)
 {
-  igpt_source source;
-  uint8_t size[8];
-  uint64_t length = 0;
-  char *header;
+  char *header = file_header(path);
   const char *p, *end;
-  int i;
-  need(igpt_file_open(&source, path, &sentences), path);
-  if (source.size < 8 || source.read(source.user, 0, size, 8)) die("%s: cannot be read", path);
-  for (i = 7; i >= 0; i--) length = length << 8 | size[i];
-  if (length > source.size - 8 || length > (uint64_t)1 << 28)
-    die("%s: not a safetensors file", path);
-  header = need_memory((size_t)length + 1, 1);
-  if (source.read(source.user, 8, header, (size_t)length)) die("%s: cannot be read", path);
-  igpt_file_close(&source);
-  p = json_end(header, 0) ? json_find(header, "__metadata__") : NULL;
+  int length;
+  if (!header) die("%s: not a safetensors file", path);
+  p = json_find(header, "__metadata__");
   for (end = p ? json_end(p, 1) : NULL; end && ++p < end;) {
     const char *name = p = json_space(p), *value;
     p = json_end(p, 1);
     if (!p || p >= end) break;
     value = json_space(json_space(p) + 1);
-    length = (uint64_t)(json_end(value, 1) - value) - 2;    /* the colours themselves are long */
-    printf("  %-20.*s %.*s%s\n", (int)(p - name) - 2, name + 1, length > 60 ? 60 : (int)length,
+    length = (int)(json_end(value, 1) - value) - 2;         /* the colours themselves are long */
+    printf("  %-20.*s %.*s%s\n", (int)(p - name) - 2, name + 1, length > 60 ? 60 : length,
            value + 1, length > 60 ? " ..." : "");
     p = json_space(json_end(value, 1));
   }
@@ -991,15 +1084,17 @@ static const verb *verb_table(size_t *count)
       "of them.",
       "igpt palette --data data/cifar-10-batches-bin --out palette.npy", run_palette },
     { "pretrain", ON_PRETRAIN, "learn to predict pixels",
-      "trains a model on the training split without labels: AdamW(0.9, 0.95), a linear warm-up, "
+      "trains a model on the training split (of a set without parts: without the tenths that are "
+      "held out for validation and for test) without labels: AdamW(0.9, 0.95), a linear warm-up, "
       "then a cosine to 0, no dropout, no weight decay, no augmentation, as in the paper. "
-      "Validation pictures are looked at on the way. Ctrl-C finishes the step, saves, and says "
-      "how to go on.",
+      "Validation pictures are looked at on the way. Ctrl-C saves the state after the last "
+      "whole step, and says how to go on. With --json the line of step 0 has train_nats null.",
       "igpt pretrain --data data/cifar-10-batches-bin --minutes 60 --out model.safetensors",
       run_pretrain },
     { "eval", ON_EVAL, "nats per pixel of a split",
       "the mean negative log-likelihood of a pixel, of hidden pixels with a BERT model (15 %, "
-      "drawn from --seed). It depends on the palette: compare models with the same colours only.",
+      "drawn from --seed). It depends on the palette: compare models with the same colours only. "
+      "After training on a folder without a test part, --split test is what training never saw.",
       "igpt eval --model model.safetensors --split test", run_eval },
     { "sample", ON_SAMPLE, "complete pictures, or draw new ones",
       "gives the model the upper rows of pictures and lets it draw the rest: a row of the grid "
@@ -1010,7 +1105,7 @@ static const verb *verb_table(size_t *count)
       "fits a linear classifier on the pooled features of each depth: on the training pictures "
       "without the held-out tenth, chooses the depth on that tenth, fits the best again on "
       "both, and reports the test accuracy. BERT models look at masked pictures, as in the "
-      "paper.",
+      "paper. With --json a layer is a number, or \"pixels\".",
       "igpt probe --model model.safetensors --layer all", run_probe },
     { "finetune", ON_FINETUNE, "train the whole model to classify",
       "puts a class head of zeros on the model and trains everything on class loss + pixel loss "
@@ -1019,7 +1114,8 @@ static const verb *verb_table(size_t *count)
       "igpt finetune --model model.safetensors --epochs 5 --out finetuned.safetensors",
       run_finetune },
     { "classify", ON_CLASSIFY, "name the class of pictures",
-      "prints each picture's class, probability and number or file, by a fine-tuned model.",
+      "prints each picture's class, probability and number or file, by a fine-tuned model, which "
+      "has the names of the classes it was trained on.",
       "igpt classify --model finetuned.safetensors --data pictures/", run_classify },
     { "features", ON_FEATURES, "pooled features as .npy",
       "writes the mean over positions of each depth's normalised vectors, what the probe is "
@@ -1049,12 +1145,14 @@ int main(int argc, char **argv)
   }
   if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
     help_tool();
+    check_stdout();
     return 0;
   }
   v = find_verb(argv[1]);
   parse_options(&t.o, v, argc - 2, argv + 2);
   if (given(&t.o, OPT_HELP)) {
     help_verb(v);
+    check_stdout();
     return 0;
   }
   t.argc = argc;
@@ -1064,5 +1162,6 @@ int main(int argc, char **argv)
   igpt_session_destroy(t.session);
   igpt_model_destroy(t.model);
   igpt_pool_destroy(t.pool);
+  check_stdout();
   return 0;
 }

@@ -5,6 +5,7 @@
 set -u
 tool=${1:-build/igpt}
 case $tool in /*) ;; *) tool=$PWD/$tool ;; esac
+root=$PWD
 work=$(mktemp -d "${TMPDIR:-/tmp}/igpt-tool.XXXXXX") || exit 1
 mounted=
 clean() { [ -z "$mounted" ] || umount "$mounted"; rm -rf "$work"; }
@@ -92,6 +93,8 @@ runs "finetune: BERT, class loss alone" finetune $bert $data --batch 4 --steps 5
   --out fineb.safetensors
 runs "classify" classify --model fine.safetensors $data
 holds "classify: a line a picture" test "$(grep -c '0\.[0-9]*$' out)" -ge 30
+names="disc|ring|square|triangle|plus|star|crescent|heart|stripes|checks"
+holds "classify: names of classes" grep -Eq "^ +[0-9]+  ($names) " out
 runs "features" features $ar $data --layer 1,2 --out f.npy
 holds "features: labels beside them" test -s f.labels.npy
 runs "map" map $ar $drawn --count 3 --out m.png
@@ -100,6 +103,30 @@ runs "map: BERT" map $bert $drawn --count 2 --out mb.png
 runs "plan" plan --preset S --batch 2
 runs "info" info fine.safetensors
 holds "info: the palette's name and the class head" contains out p.npy score.weight
+
+# ---- plain pictures ------------------------------------------------------------------------------
+
+# lines FILE NUMBER PATTERN: so many lines hold it
+lines() { [ "$(grep -Ec "$3" "$1")" = "$2" ]; }
+
+mkdir plain one
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do cp s.png plain/$i.png; done
+cp s.png one/1.png
+runs "a plain folder" classify --model fine.safetensors --data plain
+holds "... is looked at as a whole, in names of classes" lines out 12 "^($names) .*plain/"
+runs "... but for --split test" classify --model fine.safetensors --data plain --split test
+holds "... which is a tenth" lines out 1 plain/
+runs "a folder of one picture" classify --model fine.safetensors --data one
+holds "... a line" lines out 1 one/1.png
+runs "... eval" eval $ar --data one
+holds "... says what it took" contains out "one, all: 1 picture"
+runs "... map" map $ar --data one --out one.map.png
+runs "... sample takes those there are" sample $ar --data plain --out plain.png
+holds "... all of them of 12, if so many are asked for" contains out "32 pictures"
+runs "... and one of one" sample $ar --data one --out plain.png
+refuses "... but not more than are asked for" "--count 13 12" sample $ar --data plain --count 13
+runs "--split all, of a set with parts" eval $ar $drawn --split all
+holds "... is all" contains out "300 pictures"
 
 # ---- JSON ----------------------------------------------------------------------------------------
 
@@ -124,6 +151,14 @@ if command -v python3 >/dev/null; then
   json finetune "val test_accuracy" \
     "$tool" finetune $ar $data --batch 4 --steps 3 --out j.safetensors
   json classify "picture class probability" "$tool" classify --model fine.safetensors $data
+  json "probe, pixels alone" "best_layer test_accuracy" "$tool" probe $ar $data --layer pixels
+  json "palette, not converged" "colours converged" \
+    "$tool" palette $drawn --side 8 --colours 16 --iterations 1 --out j.npy
+  mkdir latin
+  cp s.png "$(printf 'latin/\377\351\303\251.png')"
+  json "classify, a name that is not UTF-8" "file class" \
+    "$tool" classify --model fine.safetensors --data latin
+  holds "... its other letters stay" contains out "ufffd.ufffd$(printf '\303\251').png"
   json features "images layers width" "$tool" features $ar $data --out j.npy
   json map "picture nats_per_pixel" "$tool" map $ar $drawn --count 2 --out j.png
   json plan "parameters train_flops" "$tool" plan --preset S
@@ -142,6 +177,11 @@ holds "another seed: another model" sh -c '! cmp -s w1.safetensors w3.safetensor
 "$tool" eval $ar $data --workers 1 --batch 1 >e1 2>err
 "$tool" eval $ar $data --workers 2 --batch 7 >e2 2>err
 holds "eval: the same number, for any batch" cmp e1 e2
+
+# started WHAT: a run in the background has printed a line of results
+started() {
+  while ! grep -q '^step' "$1" && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+}
 
 # interrupted WHAT VERB OPTION...: a run that is stopped after its second line of results and goes
 # on makes the same files as one that never stopped
@@ -166,7 +206,79 @@ long="--steps 600 --evaluations 20 --seed 3"
 interrupted ar pretrain $shape $long --augment cifar
 mv cut.checkpoint ar.checkpoint
 interrupted BERT pretrain $shape $long --objective bert
+check "finetune: a rate that moves nothing" "$tool" finetune $ar $data --steps 1 --rate 1e-9 \
+  --out still.safetensors
+holds "... saves what it has" test -s still.safetensors
+holds "... and counts no accuracy that it has not seen" lines out 0 "^step +0 "
+cp ar.safetensors still.safetensors
+"$tool" finetune $ar $data --steps 1 --rate 1e-9 --out still.safetensors >out 2>err
+runs "... over an older file" info still.safetensors
+holds "... which it replaces" contains out "10 classes"
 interrupted finetune finetune $ar $drawn --batch 4 --eval-count 20 $long --patience 20
+
+cp cut.safetensors best.safetensors
+tune="finetune $ar $drawn --batch 4 --eval-count 20 --evaluations 20 --patience 20"
+rm cut.svg
+runs "resume: a finished run" $tune --resume cut.checkpoint
+holds "... redraws its curve" test -s cut.svg
+holds "... and keeps its best model" cmp cut.safetensors best.safetensors
+cp ar.safetensors cut.safetensors
+refuses "resume: another model where the best was" "cut.safetensors 30 steps" \
+  $tune --resume cut.checkpoint
+rm cut.safetensors
+refuses "resume: no best model" "cut.safetensors best" $tune --resume cut.checkpoint
+refuses "resume: in other files" "cut.checkpoint other.safetensors other.checkpoint" \
+  $tune --resume cut.checkpoint --out other.safetensors
+refuses "resume: a checkpoint of finetune" "cut.checkpoint finetune pretrain" \
+  pretrain $drawn --resume cut.checkpoint
+refuses "resume: a checkpoint of pretrain" "ar.checkpoint pretrain finetune" \
+  finetune $ar $drawn --resume ar.checkpoint
+
+# a step that takes long is not waited for, and leaves no trace
+bare="$drawn --colours 16 --side 8 --pixels 4000 --eval-count 20"
+slow="pretrain $bare --layers 4 --width 32 --batch 60000 --evaluations 1"
+"$tool" $slow --steps 2 --out "$work/it's slow.safetensors" >cut 2>err &
+pid=$!
+started cut
+sleep 0.2
+kill -INT $pid
+wait $pid; status=$?
+holds "Ctrl-C within a step: status 130" test $status = 130
+holds "... the state before it" contains err "after step 0;"
+grep -e --resume err | sed 's/60000/4/' >again                # the whole one would take long
+sh again >out 2>err
+holds "... the printed command means what it says in a shell" \
+  contains err "^igpt: .*it's slow.checkpoint: the run's --batch is 60000, and here it is 4"
+"$tool" $slow --minutes 0.01 --out late.safetensors >out 2>err; status=$?
+holds "a step that does not fit in --minutes: status 1" test $status = 1
+holds "... one sentence" lines err 1 "^igpt: --minutes is 0.01.* 60000 pictures"
+holds "... and no model" test ! -e late.safetensors
+
+# a run needs no more than its checkpoint
+brief="pretrain $bare --evaluations 20 --layers 2 --width 16 --steps 600 --seed 3 --batch 3
+       --rate 0.002 --schedule linear --warmup 7 --augment cifar --weight-decay 0.01 --clip 2"
+"$tool" $brief --out whole.safetensors >out 2>err
+"$tool" $brief --out cut.safetensors >cut 2>err &
+pid=$!
+started cut
+kill -INT $pid
+wait $pid
+runs "resume: without the options" pretrain $drawn --eval-count 20 --evaluations 20 \
+  --resume cut.checkpoint
+holds "... the same model" cmp whole.safetensors cut.safetensors
+go="pretrain $drawn --resume ar.checkpoint"
+refuses "resume: another rate" "ar.checkpoint --rate 0.003 0.001" $go --rate 0.001
+refuses "resume: another preset" "ar.checkpoint 2.layers --preset.S 24" $go --preset S
+refuses "resume: another shape" "ar.checkpoint 2.layers --layers 7" $go --layers 7
+refuses "resume: another schedule" "ar.checkpoint --schedule cosine linear" $go --schedule linear
+refuses "resume: a warm-up" "ar.checkpoint --warmup 5" $go --warmup 5
+refuses "resume: another augmentation" "ar.checkpoint --augment cifar none" $go --augment none
+refuses "resume: weight decay" "ar.checkpoint --weight-decay 0 0.1" $go --weight-decay 0.1
+refuses "resume: another clip" "ar.checkpoint --clip 1 2" $go --clip 2
+refuses "resume: another micro-batch" "ar.checkpoint --micro 4 1" $go --micro 1
+refuses "resume: another instruction set" "ar.checkpoint --isa generic" $go --isa generic
+refuses "resume: fewer steps" "ar.checkpoint --steps 600 50" $go --steps 50
+refuses "resume: another kind of length" "ar.checkpoint --steps.600 --minutes.1" $go --minutes 1
 
 resumed="--batch 4 --steps 600 --resume ar.checkpoint"
 refuses "resume: another batch" "batch 4 5" pretrain $drawn --seed 3 --batch 5 --steps 600 \
@@ -190,7 +302,33 @@ refuses "not a number" "--rate nan" pretrain --rate nan
 refuses "not one of the words" "--preset huge tiny" pretrain --preset huge
 refuses "an argument without a name" "extra" eval extra
 refuses "two lengths" "--steps --minutes" pretrain $drawn --side 8 --steps 3 --minutes 1
+refuses "two lengths, before anything is read" "--steps --epochs" \
+  pretrain --data nowhere --steps 3 --epochs 1
 refuses "no model" "--model" eval $drawn
+refuses "a palette called as its picture" "q.png" palette $drawn --out q.png
+for end in csv svg checkpoint; do
+  refuses "a model called as its .$end" "q.$end" pretrain $drawn --steps 1 --out q.$end
+done
+refuses "another shape than the model's" "ar.safetensors 2 --layers 7" \
+  pretrain $drawn $ar --layers 7 --width 64
+refuses "another width" "ar.safetensors 16 --width 64" pretrain $drawn $ar --width 64
+refuses "other colours" "ar.safetensors 16 --colours 8" pretrain $drawn $ar --colours 8
+"$tool" palette $drawn --side 8 --colours 16 --seed 9 --out other.npy >out 2>err
+refuses "another palette of the same size" "ar.safetensors p.npy other.npy" \
+  eval $ar $data --palette other.npy
+refuses "completions of nothing" "--completions 3 --keep" sample $ar --keep 0 --completions 3
+runs "a little of the picture is a row" sample $ar $drawn --keep 0.01 --count 2 --completions 3 \
+  --out k.png
+holds "... and not nothing" contains out "6 pictures"
+runs "the rounds of k-means" palette $drawn --side 8 --colours 16 --iterations 1 --out k.npy
+holds "... that were too few" contains out "after 1 iterations.*not converged"
+for verb in "classify --model fine.safetensors $data --json" "info $ar" "eval --help" --help; do
+  "$tool" $verb >/dev/full 2>err; status=$?
+  : >out
+  holds "standard output is full: ${verb%% *}" test $status = 1 -a "$(grep -c '' err)" = 1
+done
+small pretrain --steps 1 --colours 512 --pixels 20 --out k.safetensors >out 2>err
+holds "a palette is named after the colours it has" lines out 0 "k-means 512"
 refuses "heads that do not divide the width" "--heads 3 --width 16" \
   pretrain $drawn --heads 3 --width 16
 refuses "a missing folder" "nowhere" eval $ar --data nowhere
@@ -231,27 +369,55 @@ holds "... says so" contains last "^igpt: .*empty"
 "$tool" palette --data folder --side 1000 --out never.npy >out 2>err; status=$?
 holds "pictures smaller than the side" test $status = 1 -a ! -e never.npy
 
+# the palette's error needs some pictures, not those of one part
+mkdir -p parts/train/a parts/val/a parts/test/a
+cp s.png parts/train/a/1.png
+cp s.png parts/test/a/1.png
+: >parts/val/a/1.png
+runs "palette: no validation picture can be read" palette --data parts --side 8 --colours 8 --out v.npy
+holds "... it says whose error it tells" contains out "training pictures"
+holds "... and why" contains err "parts"
+
+# CIFAR-10 where `make demo` puts it
+mkdir -p build/data/cifar-10-batches-bin
+for name in data_batch_1 data_batch_2 data_batch_3 data_batch_4 data_batch_5 test_batch; do
+  head -c 30730 /dev/zero >build/data/cifar-10-batches-bin/$name.bin
+done
+runs "CIFAR-10 in build/data" eval $ar
+rm build/data/cifar-10-batches-bin/data_batch_3.bin
+refuses "... without one of its files" "data_batch_3.bin missing" eval $ar
+rm -r build
+
 # outputs stay as they were
 echo old >old.npy
 cp old.npy old.copy
 refuses "a failing run ..." "nowhere" palette --data nowhere --out old.npy
 holds "... leaves its output as it was" cmp old.npy old.copy
 large="pretrain $drawn --colours 16 --side 8 --preset tiny --batch 4 --eval-count 20 --steps 2"
-cp old.copy old.safetensors
+for end in safetensors csv svg; do cp old.copy old.$end; done
+# old_stay FILE: the model and its curve are those from before
+old_stay() {
+  cmp old.copy "$1.safetensors" && cmp old.copy "$1.csv" && cmp old.copy "$1.svg" &&
+    [ ! -e "$1.checkpoint" ] && [ -z "$(ls | grep -e '[.]new' -e '[.]tmp')" ]
+}
 (trap '' XFSZ; ulimit -f 40; "$tool" $large --out old.safetensors >out 2>err); status=$?
 holds "a file that cannot grow: status 1" test $status = 1
 holds "... one sentence" test "$(grep -c ^igpt: err)" = 1
 holds "... that names it" contains err old.checkpoint
-holds "... the old model stays" cmp old.safetensors old.copy
-holds "... and no half of a file" sh -c '[ ! -e old.checkpoint ] && ! ls old.*tmp*'
+holds "... before the work" lines out 0 "^step"
+holds "... old files stay, and no half of a new one" old_stay old
+"$tool" pretrain $drawn --side 8 --layers 2 --width 16 --colours 16 --pixels 4000 --eval-count 20 \
+  --batch 4 --steps 2000 --rate 10 --weight-decay 10 --warmup 0 --clip 0 --out old.safetensors >out 2>err; status=$?
+if [ $status = 1 ]; then holds "a run that diverges leaves files as they were" old_stay old
+else skip "a run that diverges" "it does not"; fi
 mkdir full
 if mount -t tmpfs -o size=64k none full 2>/dev/null; then
   mounted=$work/full
-  cp old.copy full/m.safetensors
+  for end in safetensors csv svg; do cp old.copy full/m.$end; done
   "$tool" $large --out full/m.safetensors >out 2>err; status=$?
   holds "a full disk: status 1" test $status = 1
   holds "... one sentence" contains err "full/m.checkpoint.*space"
-  holds "... the old model stays" cmp full/m.safetensors old.copy
+  holds "... old files stay" old_stay full/m
 else
   skip "a full disk" "mount is not permitted here"
 fi
@@ -271,6 +437,10 @@ config '"other": {"n_head": 9}, ' quick_gelu '}'
 refuses "... without a field" "config.json n_head" eval --model hf $data
 config '"n_head": 2, ' gelu '}'
 refuses "... of another activation" "config.json gelu quick_gelu" eval --model hf $data
+printf '{"clusters": [[-1, -1, -1], [0, 0, 0], [1, 1, 1]]}' >hf/preprocessor_config.json
+"$tool" pretrain $drawn --side 8 --layers 1 --width 8 --steps 1 --palette hf/ --out k.safetensors \
+  >out 2>err
+holds "... with a slash: its palette has a name" contains out "palette hf;"
 config '"n_head": 4, ' quick_gelu '}'
 refuses "... that contradicts its tensors" "heads 4 2" eval --model hf $data
 config '"n_head": 2, ' quick_gelu ''
@@ -288,6 +458,12 @@ sed -i 's/"n_positions": 64/"n_positions": 1024/' hf/config.json
 refuses "... with more positions than weights" "model.safetensors 32 8" eval --model hf $data
 rm hf/config.json
 refuses "... without config.json" "config.json" eval --model hf $data
+
+if command -v python3 >/dev/null; then
+  python3 "$root/bench/peers/palette_probe.py" >out 2>err; status=$?
+  holds "palette_probe.py says how it is called" \
+    sh -c "[ $status = 1 ] && grep -q '^usage: ' err && ! grep -q Traceback err"
+fi
 
 echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
 [ $failed = 0 ]

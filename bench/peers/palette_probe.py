@@ -12,6 +12,10 @@ import sys
 import time
 import warnings
 
+if len(sys.argv) != 2:
+    sys.exit("usage: palette_probe.py FOLDER: what `build/bench/palette_probe --dump FOLDER` wrote; "
+             "that program can start this one: --peer \"python3 bench/peers/palette_probe.py\"")
+
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import numpy as np
