@@ -661,6 +661,12 @@ static double evaluations_due(const run *r, double part)
   return floor(fmin(part, 1) * (double)whole(&r->t->o, OPT_EVALUATIONS));
 }
 
+/* Whether the curve has a row of this very step. */
+static int seen(const run *r)
+{
+  return r->row_count && r->rows[(r->row_count - 1) * ROW_COLUMNS] == (double)r->at.step;
+}
+
 /* Trains until the run is over; returns 0 if a signal ended it before. */
 static int train(run *r)
 {
@@ -677,7 +683,7 @@ static int train(run *r)
       die("--minutes is %g, too short for looking at %zu validation pictures and one step of "
           "%zu pictures: more minutes, a smaller --batch or --eval-count", r->seconds / 60,
           r->val->count, r->batch);
-    if (due > r->looked) {
+    if (due > r->looked && !seen(r)) {
       if (evaluate_run(r) == 0) r->looked = due;
     } else if (over) {
       break;

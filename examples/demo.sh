@@ -57,14 +57,14 @@ run pretrain --side 16 --layers 6 --heads 2 --width 64 --batch 16 --palette "$ou
   --minutes "$minutes" --evaluations 6 --out "$out/model.safetensors"
 
 say "completing half pictures"
-run sample --model "$out/model.safetensors" --count 8 --completions 4 --scale 5 \
+run sample --model "$out/model.safetensors" --split test --count 8 --completions 4 --scale 5 \
   --out "$out/completions.png"
 
 # ---- what it has learned -----------------------------------------------------------------------
 
 say "nats a pixel, on pictures of the test set"
 before=$(date +%s)
-run eval --model "$out/model.safetensors" --count 500 --json | tee "$out/eval.json"
+run eval --model "$out/model.safetensors" --split test --count 500 --json | tee "$out/eval.json"
 eval_seconds=$(($(date +%s) - before + 1))
 
 # a probe looks at three splits and then fits: three quarters of the time that is left will do

@@ -178,20 +178,20 @@ holds "another seed: another model" sh -c '! cmp -s w1.safetensors w3.safetensor
 "$tool" eval $ar $data --workers 2 --batch 7 >e2 2>err
 holds "eval: the same number, for any batch" cmp e1 e2
 
-# started WHAT: a run in the background has printed a line of results
+# started FILE: the run in the background has printed a line of results into it
 started() {
-  while ! grep -q '^step' "$1" && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+  while ! grep -qs '^step' "$1" && kill -0 $pid 2>/dev/null; do sleep 0.02; done
 }
 
 # interrupted WHAT VERB OPTION...: a run that is stopped after its second line of results and goes
 # on makes the same files as one that never stopped
 interrupted() {
   what=$1; shift
-  rm -f whole.* cut.*
+  rm -f whole.* cut.* cut
   "$tool" "$@" --out whole.safetensors >out 2>err
   "$tool" "$@" --out cut.safetensors >cut 2>err &
   pid=$!
-  while [ "$(grep -c '^step' cut)" -lt 2 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+  while ! [ "$(grep -cs '^step' cut)" -ge 2 ] 2>/dev/null && kill -0 $pid 2>/dev/null; do sleep 0.02; done
   kill -INT $pid
   wait $pid; status=$?
   if [ $status -ne 130 ]; then bad "Ctrl-C ($what): status 130 and not $status"; return; fi
@@ -206,18 +206,24 @@ long="--steps 600 --evaluations 20 --seed 3"
 interrupted ar pretrain $shape $long --augment cifar
 mv cut.checkpoint ar.checkpoint
 interrupted BERT pretrain $shape $long --objective bert
+runs "finetune: no patience" finetune $ar $data --steps 20 --evaluations 20 --patience 1 \
+  --rate 1e-9 --out tired.safetensors
+holds "... ends after two looks" lines tired.csv 2 "^[0-9]"
+cp tired.csv tired.copy
+runs "... for good" finetune $ar $data --evaluations 20 --patience 1 --resume tired.checkpoint
+holds "... and nothing is added to its curve" cmp tired.csv tired.copy
 check "finetune: a rate that moves nothing" "$tool" finetune $ar $data --steps 1 --rate 1e-9 \
-  --out still.safetensors
+  --eval-count 1 --out still.safetensors
 holds "... saves what it has" test -s still.safetensors
 holds "... and counts no accuracy that it has not seen" lines out 0 "^step +0 "
 cp ar.safetensors still.safetensors
 "$tool" finetune $ar $data --steps 1 --rate 1e-9 --out still.safetensors >out 2>err
 runs "... over an older file" info still.safetensors
 holds "... which it replaces" contains out "10 classes"
-interrupted finetune finetune $ar $drawn --batch 4 --eval-count 20 $long --patience 20
+interrupted finetune finetune $ar $drawn --batch 24 --eval-count 20 $long --patience 20
 
 cp cut.safetensors best.safetensors
-tune="finetune $ar $drawn --batch 4 --eval-count 20 --evaluations 20 --patience 20"
+tune="finetune $ar $drawn --batch 24 --eval-count 20 --evaluations 20 --patience 20"
 rm cut.svg
 runs "resume: a finished run" $tune --resume cut.checkpoint
 holds "... redraws its curve" test -s cut.svg
@@ -237,6 +243,7 @@ refuses "resume: a checkpoint of pretrain" "ar.checkpoint pretrain finetune" \
 # a step that takes long is not waited for, and leaves no trace
 bare="$drawn --colours 16 --side 8 --pixels 4000 --eval-count 20"
 slow="pretrain $bare --layers 4 --width 32 --batch 60000 --evaluations 1"
+rm -f cut
 "$tool" $slow --steps 2 --out "$work/it's slow.safetensors" >cut 2>err &
 pid=$!
 started cut
@@ -258,6 +265,7 @@ holds "... and no model" test ! -e late.safetensors
 brief="pretrain $bare --evaluations 20 --layers 2 --width 16 --steps 600 --seed 3 --batch 3
        --rate 0.002 --schedule linear --warmup 7 --augment cifar --weight-decay 0.01 --clip 2"
 "$tool" $brief --out whole.safetensors >out 2>err
+rm -f cut
 "$tool" $brief --out cut.safetensors >cut 2>err &
 pid=$!
 started cut
@@ -374,7 +382,8 @@ mkdir -p parts/train/a parts/val/a parts/test/a
 cp s.png parts/train/a/1.png
 cp s.png parts/test/a/1.png
 : >parts/val/a/1.png
-runs "palette: no validation picture can be read" palette --data parts --side 8 --colours 8 --out v.npy
+runs "palette: no validation picture can be read" palette --data parts --side 8 --colours 8 \
+  --out v.npy
 holds "... it says whose error it tells" contains out "training pictures"
 holds "... and why" contains err "parts"
 
@@ -387,6 +396,8 @@ runs "CIFAR-10 in build/data" eval $ar
 rm build/data/cifar-10-batches-bin/data_batch_3.bin
 refuses "... without one of its files" "data_batch_3.bin missing" eval $ar
 rm -r build
+
+holds "README.md calls the tool where it is" test "$(grep -c '^igpt ' "$root/README.md")" = 0
 
 # outputs stay as they were
 echo old >old.npy
@@ -406,8 +417,8 @@ holds "... one sentence" test "$(grep -c ^igpt: err)" = 1
 holds "... that names it" contains err old.checkpoint
 holds "... before the work" lines out 0 "^step"
 holds "... old files stay, and no half of a new one" old_stay old
-"$tool" pretrain $drawn --side 8 --layers 2 --width 16 --colours 16 --pixels 4000 --eval-count 20 \
-  --batch 4 --steps 2000 --rate 10 --weight-decay 10 --warmup 0 --clip 0 --out old.safetensors >out 2>err; status=$?
+"$tool" pretrain $bare --layers 2 --width 16 --batch 4 --steps 2000 --rate 10 --weight-decay 10 \
+  --warmup 0 --clip 0 --out old.safetensors >out 2>err; status=$?
 if [ $status = 1 ]; then holds "a run that diverges leaves files as they were" old_stay old
 else skip "a run that diverges" "it does not"; fi
 mkdir full
