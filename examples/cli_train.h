@@ -235,7 +235,9 @@ static int read_curve(run *r)
       row[i] = strtod(p, &end);
       if (end == p) row[i] = NAN;                           /* an empty field */
     }
-    if (row[ROW_STEP] <= (double)r->at.step) add_row(r, row);         /* not the header */
+    /* neither the header, nor the guess for step 0 that class heads once began with */
+    if (row[ROW_STEP] <= (double)r->at.step && (row[ROW_STEP] > 0 || !classifies(r)))
+      add_row(r, row);
   }
   if (file) fclose(file);
   return file != NULL;
@@ -379,6 +381,15 @@ static void settle(tool *t, option_id id, const char *format, ...)
   set_option(&t->o, option_of(t, id), typed, 0);
 }
 
+/* The shortest decimal that reads as x again, and a line's end. */
+static int put_real(char *to, double x)
+{
+  int digits = 1, length = sprintf(to, "%.1g", x);
+  while (strtod(to, NULL) != x && digits < 17) length = sprintf(to, "%.*g", ++digits, x);
+  strcpy(to + length, "\n");
+  return length + 1;
+}
+
 static char *options_text(const tool *t)
 {
   char *made = need_memory(COUNT_OF(run_options) * 60, 1), *to = made;
@@ -389,7 +400,7 @@ static char *options_text(const tool *t)
     if (!row || !value->text) continue;
     to += sprintf(to, "%s=", row->name);
     if (row->kind == IS_WHOLE) to += sprintf(to, "%lld\n", value->whole);
-    else if (row->kind == IS_REAL) to += sprintf(to, "%.17g\n", value->real);
+    else if (row->kind == IS_REAL) to += put_real(to, value->real);
     else if (row->id == OPT_ISA)
       to += sprintf(to, "%s\n", igpt_isa_name(igpt_session_resolved(t->session)->isa));
     else if (row->id == OPT_PRECISION)

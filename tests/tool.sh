@@ -191,7 +191,9 @@ interrupted() {
   "$tool" "$@" --out whole.safetensors >out 2>err
   "$tool" "$@" --out cut.safetensors >cut 2>err &
   pid=$!
-  while ! [ "$(grep -cs '^step' cut)" -ge 2 ] 2>/dev/null && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+  while ! [ "$(grep -cs '^step' cut)" -ge 2 ] 2>/dev/null && kill -0 $pid 2>/dev/null; do
+    sleep 0.02
+  done
   kill -INT $pid
   wait $pid; status=$?
   if [ $status -ne 130 ]; then bad "Ctrl-C ($what): status 130 and not $status"; return; fi
@@ -275,7 +277,7 @@ runs "resume: without the options" pretrain $drawn --eval-count 20 --evaluations
   --resume cut.checkpoint
 holds "... the same model" cmp whole.safetensors cut.safetensors
 go="pretrain $drawn --resume ar.checkpoint"
-refuses "resume: another rate" "ar.checkpoint --rate 0.003 0.001" $go --rate 0.001
+refuses "resume: another rate" "ar.checkpoint --rate.is.0.003, 0.001" $go --rate 0.001
 refuses "resume: another preset" "ar.checkpoint 2.layers --preset.S 24" $go --preset S
 refuses "resume: another shape" "ar.checkpoint 2.layers --layers 7" $go --layers 7
 refuses "resume: another schedule" "ar.checkpoint --schedule cosine linear" $go --schedule linear
