@@ -2751,7 +2751,7 @@ static void K(pack_tile)(uint16_t *to, const float *from, size_t lane_stride, si
         igpt__tile_half(from[lane * lane_stride + p * k_stride]);
 }
 #else
-#define LANES(n) ((n) < 16 ? (__mmask16)((1u << (n)) - 1u) : (__mmask16)0xffff)
+#define LANES(n) ((__mmask16)((n) < 16 ? (1u << (n)) - 1u : 0xffffu))
 #define HALVES(low, high) ((__m512i)_mm512_cvtne2ps_pbh(high, low))
 
 /* 16 x 16 numbers of 32 bits: pairs within each quarter of a register, then the quarters */
@@ -2791,7 +2791,7 @@ TARGET IGPT__INLINE void K(transpose)(__m512i t[16])
 TARGET static void K(pack_along)(uint16_t *to, const float *from, size_t lane_stride, size_t lanes,
                                  size_t k, int pairs)
 {
-  const __mmask16 low = LANES(k), high = k > 16 ? LANES(k - 16) : (__mmask16)0;
+  const __mmask16 low = LANES(k), high = LANES(k > 16 ? k - 16 : 0);
   __m512i t[16];
   size_t i;
   IGPT__UNROLL
@@ -2882,7 +2882,7 @@ static void K(finish)(float *c, size_t ldc, const float *sums, size_t m, size_t 
 TARGET IGPT__INLINE void K(finish)(float *c, size_t ldc, const float *sums, size_t m, size_t n,
                                    int accumulate)
 {
-  const __mmask16 low = LANES(n), high = n > 16 ? LANES(n - 16) : (__mmask16)0;
+  const __mmask16 low = LANES(n), high = LANES(n > 16 ? n - 16 : 0);
   const size_t second = n > 16 ? 16 : 0;
   size_t i;
   for (i = 0; i < m; i++, c += ldc, sums += 32) {
@@ -6288,7 +6288,7 @@ static void igpt__cells_block(igpt__cells *cells, uint16_t *tokens, const uint8_
                               size_t count, const float *centres, const igpt__nearby *all,
                               const igpt_kernels *kernels)
 {
-  uint16_t which[IGPT__PALETTE_BLOCK], crowded[IGPT__PALETTE_BLOCK];
+  uint16_t which[IGPT__PALETTE_BLOCK] = { 0 }, crowded[IGPT__PALETTE_BLOCK];
   uint8_t pixels[3 * IGPT__PALETTE_BLOCK];
   size_t i, late = 0;
   for (i = 0; i < count; i++) {
