@@ -3682,7 +3682,7 @@ static size_t igpt__least(size_t a, size_t b, size_t multiple)       /* rounded 
 
 /* Rows of E columns, `quad` floats apart, from columns of E rows, ldt floats apart: packing turns
    them, in panels that are as wide as a row (a multiple of 4). */
-static size_t igpt__quad(size_t E) { return igpt__size_round(E, 4); }
+static size_t igpt__quad(size_t E) { return (E + 3) / 4 * 4; }
 
 static void igpt__turn(const igpt_kernels *kernels, float *rows, const float *columns, size_t ldt,
                        size_t E, size_t count)
