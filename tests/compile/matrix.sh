@@ -60,6 +60,8 @@ dialects() {   # COMPILER SOURCE WARNINGS LEVELS STANDARDS
 if [ "$part" = all ]; then
   for compiler in gcc clang; do
     dialects $compiler "$C" "$c" "-O0 -O1 -O2 -O3 -Os" "c99 c11 c17"
+    command -v $compiler >/dev/null 2>&1 &&
+      builds "$compiler -O3 -march=native" $compiler -O3 -march=native $c -I"$root" -I"$here" "$C" $link
   done
   dialects g++ "$CXX" "$warnings" "-O0 -O2 -O3" "c++11 c++17 c++20"
   dialects clang++ "$CXX" "$warnings" "-O0 -O2 -O3" "c++11 c++17 c++20"
