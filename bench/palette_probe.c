@@ -76,8 +76,29 @@ static void pixels(uint8_t *rgb, size_t count, const char *path)
   }
 }
 
+/* Features of a network are no noise: they lie in a few directions. Row = the sum over l of its
+   number l, which gets 1 to 1/100 as large, times a random vector. */
+static void tangle(float *x, size_t rows, size_t d)
+{
+  float *vectors = (float *)need(d * d * sizeof *vectors), *row = (float *)need(d * sizeof *row);
+  igpt_rng rng = igpt_rng_seed(1, 2);
+  size_t i, j, l;
+  for (l = 0; l < d; l++)
+    for (j = 0; j < d; j++)
+      vectors[l * d + j] =
+        igpt_rng_normal(&rng) * (float)pow(100, -(double)l / (double)d) / sqrtf((float)d);
+  for (i = 0; i < rows; i++, x += d) {
+    memset(row, 0, d * sizeof *row);
+    for (l = 0; l < d; l++)
+      for (j = 0; j < d; j++) row[j] += x[l] * vectors[l * d + j];
+    memcpy(x, row, d * sizeof *x);
+  }
+  free(vectors);
+  free(row);
+}
+
 /* Rows of noise, labelled by a random linear map with some more noise: classes overlap. */
-static void features(float *x, int32_t *labels, size_t rows, size_t d, size_t k)
+static void features(float *x, int32_t *labels, size_t rows, size_t d, size_t k, int tangled)
 {
   float *w = (float *)need(k * d * sizeof *w);
   igpt_rng rng = igpt_rng_seed(1, 1);
@@ -93,6 +114,7 @@ static void features(float *x, int32_t *labels, size_t rows, size_t d, size_t k)
     }
   }
   free(w);
+  if (tangled) tangle(x, rows, d);
 }
 
 static void check_tokens(const igpt_palette *p, const uint16_t *tokens, const uint8_t *rgb,
@@ -234,7 +256,7 @@ int main(int argc, char **argv)
   size_t count = 1000000, rows = 50000, d = 512, k = 10;
   const char *cifar = NULL, *directory = NULL, *command = NULL;
   const struct timespec rest = { 0, 100000000 };      /* others' threads may spin for a while */
-  int workers = 2, repetitions = 5, i, r, iterations[2] = { 0, 0 };
+  int workers = 2, repetitions = 5, tangled = 0, i, r, iterations[2] = { 0, 0 };
   bench_times own[KINDS], busy[KINDS], theirs[KINDS], alone, stream_times;
   double results[KINDS] = { 0, 0, 0 }, values[KINDS] = { 0, 0, 0 }, gigabytes;
   double bytes[KINDS], tolerance = 0;
@@ -251,10 +273,12 @@ int main(int argc, char **argv)
     else if (!strcmp(argv[i], "--workers") && i + 1 < argc) workers = atoi(argv[++i]);
     else if (!strcmp(argv[i], "--repetitions") && i + 1 < argc) repetitions = atoi(argv[++i]);
     else if (!strcmp(argv[i], "--pixels") && i + 1 < argc) count = strtoul(argv[++i], NULL, 10);
+    else if (!strcmp(argv[i], "--tangled")) tangled = 1;
     else if (!strcmp(argv[i], "--rows") && i + 1 < argc) rows = strtoul(argv[++i], NULL, 10);
     else {
       printf("usage: palette_probe [--cifar data_batch_1.bin] [--workers N, default 2]\n"
              "                     [--repetitions N, default 5] [--pixels N] [--rows N]\n"
+             "                     [--tangled: features that lie in a few directions]\n"
              "                     [--dump DIR] [--peer COMMAND, needs --dump]\n");
       return strcmp(argv[i], "--help") != 0;
     }
@@ -272,7 +296,7 @@ int main(int argc, char **argv)
   x = (float *)need(rows * d * sizeof *x);
   labels = (int32_t *)need(rows * sizeof *labels);
   pixels(rgb, count, cifar);
-  features(x, labels, rows, d, k);
+  features(x, labels, rows, d, k, tangled);
   if (directory) {
     dump(directory, "pixels.u8", rgb, 3 * count);
     dump(directory, "features.f32", x, rows * d * sizeof *x);

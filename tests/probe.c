@@ -105,6 +105,55 @@ TEST(equals_scikit_learn)
   }
 }
 
+/* Features that lie in a few directions, as a network's do: sums of hidden numbers, of which each
+   is 0.7 times as large as the one before. */
+static void tangled(float *x, int32_t *labels, size_t n, size_t d, size_t k)
+{
+  float *hidden = part_floats(n * d), *mixed = part_floats(d * d);
+  size_t i, j, l;
+  part_fill(mixed, d * d, 1, 3);
+  blobs(hidden, labels, n, d, k);
+  for (i = 0; i < n; i++)
+    for (j = 0; j < d; j++) {
+      float size = 1, sum = 0;
+      for (l = 0; l < d; l++, size *= 0.7f) sum += hidden[i * d + l] * mixed[l * d + j] * size;
+      x[i * d + j] = sum;
+    }
+  part_free(hidden);
+  part_free(mixed);
+}
+
+/* The curvature at W = 0 sorts the directions out. Where it cannot be had, because squares of
+   features are too large for float32, the way is long and its end the same. */
+TEST(tangled_features)
+{
+  enum { N = 1500, D = 24, K = 3 };
+  float *x = part_floats(N * D);
+  int32_t labels[N];
+  int standardise;
+  size_t i;
+  tangled(x, labels, N, D, K);
+  for (standardise = 0; standardise < 2; standardise++) {
+    igpt_probe_desc desc = {0};
+    igpt_probe_report quick, slow;
+    igpt_probe *probe;
+    desc.standardise = standardise;
+    CHECK_INT(igpt_probe_fit(&probe, &quick, x, labels, N, D, &desc), IGPT_OK);
+    igpt_probe_destroy(probe);
+    CHECK(quick.converged);
+    CHECK(quick.iterations <= 20);
+    if (!standardise) continue;
+    for (i = 0; i < N * D; i++) x[i] *= 1e25f;
+    CHECK_INT(igpt_probe_fit(&probe, &slow, x, labels, N, D, &desc), IGPT_OK);
+    igpt_probe_destroy(probe);
+    CHECK(slow.converged);
+    CHECK(slow.iterations >= 3 * quick.iterations);
+    CHECK_NEAR(slow.objective, quick.objective, 1e-5);
+    printf("        %d and %d iterations\n", quick.iterations, slow.iterations);
+  }
+  part_free(x);
+}
+
 /* The default tolerance is good for the objective, too. */
 TEST(defaults)
 {
@@ -550,6 +599,7 @@ TEST(iteration_limit)
 int main(void)
 {
   RUN(equals_scikit_learn);
+  RUN(tangled_features);
   RUN(defaults);
   RUN(gradient);
   RUN(two_classes_by_hand);
