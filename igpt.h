@@ -141,7 +141,7 @@
 
       config    layers 8, width 128, heads width / 32, rows 32, columns = rows, vocabulary 512,
                 classes 0, objective AR, norm_epsilon 1e-5
-      session   batch 1, train 0, precision F32, isa the best, one worker
+      session   batch 1, train 0, recompute 0, precision F32, isa the best, one worker
       adam      beta1 0.9, beta2 0.95, epsilon 1e-8, weight_decay 0, clip none
       sample    keep 0, temperature 1, top_k all, top_p 1, rounds 16
       kmeans    colours 512, max_iterations 100, tolerance 0
@@ -157,7 +157,7 @@
 
    A model takes 4 bytes a weight. A session without training takes about 40 bytes a position and
    unit of width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and
-   layer.
+   layer, of which `recompute` leaves 4: that trains iGPT-L, a picture at a time, in 24 GB.
 
    ---- threads ----------------------------------------------------------------------------------
 
@@ -530,6 +530,8 @@ typedef struct igpt_session igpt_session;
 typedef struct igpt_session_desc {
   int            batch;           /* B, pictures computed at once; 0: 1. Calls take any number */
   int            train;           /* 1: room for gradients, moments and activations */
+  int            recompute;       /* 1: training keeps activations of one block, and computes those
+                                     of the others again: a quarter slower, the same bits */
   int            no_cache;        /* 1: no key/value cache: such a session cannot sample */
   igpt_precision precision;
   igpt_isa       isa;
@@ -561,7 +563,7 @@ typedef struct igpt_plan {
   size_t cache_bytes;             /* keys and values; in training, what lies beyond the above */
   size_t scratch_bytes;
   double forward_flops;           /* a picture: multiply and add count as two */
-  double train_flops;             /* a picture, forward and backward */
+  double train_flops;             /* a picture, forward and backward, nothing computed again */
   double decode_flops;            /* a picture sampled with the cache */
 } igpt_plan;
 IGPTDEF igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config,
@@ -4517,7 +4519,7 @@ enum {
 };
 
 /* What a block leaves behind for its backward. Passes without a backward use the first set for all
-   blocks, with middle = x and no lse. */
+   blocks, with middle = x and no lse. If desc.recompute, all sets are the first but for x. */
 typedef struct igpt__activations {
   float *x;                       /* (R,C)   the stream that enters the block */
   float *r_1;                     /* (R)     1 / rms of it */
@@ -4611,13 +4613,20 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   }
 #endif
 
-  /* One set of activations serves every pass that is not kept; a backward needs one a block. */
+  /* One set of activations serves every pass that is not kept; a backward needs one a block, or
+     else the x of every block. */
   start = arena->used;
   for (l = 0; l <= sets; l++) {
     igpt__activations *layer = s->layer ? &s->layer[l] : &nowhere;
     if (l == 1) kept = arena->used;
     if (l < sets || own) layer->x = igpt__take_floats(arena, RC);
     if (l == sets) break;
+    if (l > 0 && desc->recompute) {
+      float *x = layer->x;
+      if (s->layer) *layer = s->layer[0];
+      layer->x = x;
+      continue;
+    }
     layer->r_1 = igpt__take_floats(arena, R);
     layer->qkv = igpt__take_floats(arena, R3C);
     layer->attended = igpt__take_floats(arena, RC);
@@ -4709,6 +4718,7 @@ static igpt_result igpt__session_resolve(igpt_session_desc *desc)
     return igpt__fail(log, IGPT_UNSUPPORTED, "session.train is 1, and IGPT_NO_TRAIN is defined");
 #endif
   desc->train = desc->train != 0;
+  desc->recompute = desc->recompute != 0;
   result = igpt__runner_check(&desc->runner, log);
   return result ? result : igpt__allocator_resolve(&desc->allocator, log);
 }
@@ -5072,11 +5082,12 @@ static void igpt__note_features(const igpt_session *s, const igpt__pass *pass, s
                            pass->count);
 }
 
-/* Block l, from the stream x of its set to that of the next. 1: the watch asked to stop. */
-static int igpt__block_forward(igpt_session *s, const igpt__pass *pass, size_t l)
+/* Block l, from the stream x of its set to f: all that its backward asks for. 1: the watch asked to
+   stop. */
+static int igpt__block_activations(igpt_session *s, const igpt__pass *pass, size_t l)
 {
   const igpt__block_tensors *w = &s->model->weights.block[l];
-  const igpt__activations a = igpt__set(s, pass, l), next = igpt__set(s, pass, l + 1);
+  const igpt__activations a = igpt__set(s, pass, l);
   const size_t C = s->C, H = s->H, E = C / H, n = pass->positions, rows = pass->count * n;
   const int causal = s->model->config.objective == IGPT_AR;
   float *cache = s->cache ? s->cache + l * s->B * s->cache_floats : NULL;
@@ -5101,10 +5112,19 @@ static int igpt__block_forward(igpt_session *s, const igpt__pass *pass, size_t l
 
   igpt__norm(s, s->normed, a.r_2, a.middle, w->ln_2, rows);                     /* (R,C) */
   igpt__linear(s, a.f, s->normed, w->c_fc, rows, C, 4 * C, 0);                   /* (R,4C) */
-  if (igpt__poll(s, l)) return 1;
+  return igpt__poll(s, l);
+}
+
+/* The whole block, to the stream of the next set. */
+static int igpt__block_forward(igpt_session *s, const igpt__pass *pass, size_t l)
+{
+  const igpt__activations a = igpt__set(s, pass, l), next = igpt__set(s, pass, l + 1);
+  const size_t C = s->C, rows = pass->count * pass->positions;
+  if (igpt__block_activations(s, pass, l)) return 1;
   igpt__gelu(s, s->wide, NULL, a.f, rows * 4 * C);
   if (next.x != a.middle) memcpy(next.x, a.middle, rows * C * sizeof(float));
-  igpt__linear(s, next.x, s->wide, w->m_proj, rows, 4 * C, C, 1);                    /* (R,C) */
+  igpt__linear(s, next.x, s->wide, s->model->weights.block[l].m_proj, rows, 4 * C, C,
+               1);                                                               /* (R,C) */
   return igpt__poll(s, l);
 }
 
@@ -5135,13 +5155,16 @@ static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass,
 #ifndef IGPT_NO_TRAIN
 /* Given dx = dL/d layer[l + 1].x in s->dx, adds the gradients of block l's weights, and turns s->dx
    into dL/d layer[l].x. Read igpt__block_forward from its end to its beginning: */
-static int igpt__block_backward(igpt_session *s, size_t count, size_t l)
+static int igpt__block_backward(igpt_session *s, const igpt__pass *pass, size_t l)
 {
   const igpt__block_tensors *w = &s->model->weights.block[l], *g = &s->gradients.block[l];
   const igpt__activations *a = &s->layer[l];
-  const size_t C = s->C, H = s->H, rows = count * s->T;
+  const size_t C = s->C, H = s->H, count = pass->count, rows = count * s->T;
   const int causal = s->model->config.objective == IGPT_AR;
   float *dx = s->dx, *dy = s->dy, *wide = s->wide;
+
+  /* the last block's activations are still there */
+  if (s->desc.recompute && l + 1 < s->L && igpt__block_activations(s, pass, l)) return 1;
 
   /* out = middle + gelu(f) m_proj; gelu(f) was not kept: it is cheaper to compute again */
   igpt__gelu(s, wide, NULL, a->f, rows * 4 * C);
@@ -5528,7 +5551,7 @@ static igpt_result igpt__backward_pass(igpt_session *s, igpt_losses *losses, con
   igpt__norm_backward(s, s->dx, s->gradients.ln_f, s->dy, s->layer[s->L].x, r_f,
                       s->model->weights.ln_f, rows);
   for (l = s->L; l-- > 0;)
-    if (igpt__block_backward(s, pass->count, l)) return IGPT_CANCELLED;
+    if (igpt__block_backward(s, pass, l)) return IGPT_CANCELLED;
   igpt__embed_backward(s, s->dx, pass);
   return IGPT_OK;
 }

@@ -861,6 +861,7 @@ static igpt_session_desc session_desc(const tool *t, int batch, int train, int c
   memset(&d, 0, sizeof d);
   d.batch = batch;
   d.train = train;
+  d.recompute = train && whole(&t->o, OPT_RECOMPUTE);
   d.no_cache = !cache;
   d.precision = (igpt_precision)whole(&t->o, OPT_PRECISION);
   d.isa = (igpt_isa)whole(&t->o, OPT_ISA);

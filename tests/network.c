@@ -1472,6 +1472,64 @@ TEST(plan)
   }
 }
 
+/* ---- activations computed again --------------------------------------------------------------- */
+
+TEST(recompute)
+{
+  int objective, class_head;
+  for (objective = IGPT_AR; objective <= IGPT_BERT; objective++)
+    for (class_head = 0; class_head < 2; class_head++) {
+      igpt_config config = config_of(4, 2, 32, 6, 5, 40);
+      igpt_session_desc sd;
+      igpt_plan kept, again;
+      igpt_model *model;
+      float *gradients[2];
+      uint16_t tokens[3 * 30];
+      uint8_t mask[3 * 30];
+      int32_t labels[3] = { 1, 0, 2 };
+      size_t i, count = 0;
+      int once;
+      config.objective = (igpt_objective)objective;
+      config.classes = class_head ? 3 : 0;
+      model = model_random(&config, 5);
+      for (i = 0; i < 90; i++) {
+        tokens[i] = (uint16_t)(i * 7 % 40);
+        mask[i] = i % 6 == 0;
+      }
+      memset(&sd, 0, sizeof sd);
+      sd.batch = 2;
+      sd.train = 1;
+      CHECK_INT(igpt_plan_make(&kept, &config, &sd), IGPT_OK);
+      sd.recompute = 1;
+      CHECK_INT(igpt_plan_make(&again, &config, &sd), IGPT_OK);
+      /* of 4 blocks 3 have the stream (R,C) alone, instead of 10 C and some */
+      CHECK(kept.activation_bytes - again.activation_bytes >= 3 * 60 * 9 * 32 * 4u);
+      CHECK(kept.session_bytes > again.session_bytes);
+      for (once = 0; once < 2; once++) {
+        igpt_session *session;
+        igpt_batch batch;
+        float *block = NULL;
+        memset(&batch, 0, sizeof batch);
+        batch.tokens = tokens;
+        batch.mask = objective == IGPT_BERT ? mask : NULL;
+        batch.labels = class_head ? labels : NULL;
+        batch.count = 3;
+        sd.recompute = once;
+        CHECK_INT(igpt_session_create(&session, model, &sd), IGPT_OK);
+        CHECK_INT(igpt_backward(session, NULL, &batch, NULL), IGPT_OK);
+        CHECK_INT(igpt_gradients(session, &block, &count, NULL), IGPT_OK);
+        gradients[once] = floats_of(count);
+        if (block) memcpy(gradients[once], block, count * sizeof *block);
+        igpt_session_destroy(session);
+      }
+      CHECK(!all_zero(gradients[0], count));
+      CHECK(same_bits(gradients[0], gradients[1], count * sizeof(float)));
+      free(gradients[0]);
+      free(gradients[1]);
+      igpt_model_destroy(model);
+    }
+}
+
 /* ---- asking for what cannot be --------------------------------------------------------------- */
 
 TEST(bad_configurations)
@@ -1827,6 +1885,7 @@ int main(void)
   RUN(out_of_memory);
   RUN(defaults);
   RUN(plan);
+  RUN(recompute);
   RUN(bad_configurations);
   RUN(bad_calls);
   RUN(watch);
