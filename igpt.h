@@ -111,7 +111,8 @@
     | }
     | igpt_model_save(model, "model.safetensors");
 
-   BERT: shape.config.objective = IGPT_BERT, and a batch.mask drawn by igpt_mask_random.
+   BERT: shape.config.objective = IGPT_BERT, and a batch.mask drawn by igpt_mask_random, or in two
+   dimensions by igpt_mask_blocks or igpt_mask_jigsaw.
    Fine-tuning: load with desc.config.classes set, give batch.labels; the loss is then pixels plus
    classes, 1 : 1, as in the official code. Checkpoints that continue with the same bits:
    igpt_checkpoint_save and igpt_checkpoint_load.
@@ -140,7 +141,7 @@
    ---- defaults ---------------------------------------------------------------------------------
 
       config    layers 8, width 128, heads width / 32, rows 32, columns = rows, vocabulary 512,
-                classes 0, objective AR, norm_epsilon 1e-5
+                classes 0, objective AR, norm_epsilon 1e-5, biases 0
       session   batch 1, train 0, recompute 0, precision F32, isa the best, one worker
       adam      beta1 0.9, beta2 0.95, epsilon 1e-8, weight_decay 0, clip none
       sample    keep 0, temperature 1, top_k all, top_p 1, rounds 16
@@ -155,9 +156,24 @@
    or a probe, encoding many pixels and reading a file take scratch from the desc's allocator and
    give it back.
 
-   A model takes 4 bytes a weight. A session without training takes about 40 bytes a position and
-   unit of width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and
-   layer, of which `recompute` leaves 4: that trains iGPT-L, a picture at a time, in 24 GB.
+   A model takes 4 bytes a weight; none if igpt_model_read may borrow them from the file's bytes in
+   memory (desc.borrow). A session without training takes about 40 bytes a position and unit of
+   width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and layer
+   (24 on AMX, whose activations are bfloat16), of which `recompute` leaves 4: that trains iGPT-L, a
+   picture at a time, in 24 GB.
+
+   What decodes also keeps keys and values: 8 bytes a position, unit of width and layer, in BF16 and
+   INT8 4. Its speed is that of reading weights, whole once a pixel for all pictures of the batch:
+   sessions that do not train read copies of them in BF16 (2 bytes a weight) and INT8 (1).
+   igpt_plan_make says what each of these takes; `no_cache` saves all but the copies of INT8.
+
+   ---- small machines ---------------------------------------------------------------------------
+
+   With IGPT_STATIC, NO_STDIO, NO_THREADS, NO_TRAIN, NO_SIMD and a null IGPT_MALLOC, what reads a
+   model and samples is 61 KB on a Cortex-M3, soft floating point and the C library's mathematics
+   included, 55 KB on a Cortex-M7; it has no variables, and takes 2.3 KB of stack. The weights stay
+   in flash (desc.borrow); the model is 7 KB beside them, mostly its palette. Such a program, for a
+   board and for the host, is tests/cortex-m/complete.c; `make cortex-m` runs it.
 
    ---- threads ----------------------------------------------------------------------------------
 
@@ -174,13 +190,21 @@
    of them when it is created (desc.isa). Same build, instruction set, precision and batch: the same
    bits. Matrix products are even the same on AVX2, AVX-512 and NEON, and sampling with the cache
    gives the bits of the full pass. GENERIC is plain C and the definition of all others; the tests
-   compare.
+   compare. WASM is the one row that is chosen when compiling, with -msimd128.
 
-   AMX is no row of kernels: it multiplies bfloat16, and BF16 sessions alone use it, beside the rows
-   of AVX-512, if desc.isa is AUTO or AMX, the system is Linux and permits it, and a first product
-   agrees with GENERIC. igpt_session_resolved says AMX then. Its sums have an order of their own:
-   bits still do not depend on threads, but positions decoded one at a time, too few rows for tiles,
-   equal the full pass only to rounding.
+   AMX is no row of kernels: it multiplies bfloat16. BF16 sessions alone use it, for products and
+   attention, with activations in bfloat16, beside the rows of AVX-512, if desc.isa is AUTO or AMX,
+   the system is Linux and permits it, a first product and a first head agree with GENERIC, and the
+   model has no biases, which tiles do not add. igpt_session_resolved says AMX then. Its sums have
+   an order of their own: bits still do not depend on threads, but positions decoded one at a time,
+   too few rows for tiles, equal the full pass only to rounding.
+
+   ---- the host's floating point ----------------------------------------------------------------
+
+   On x86-64, AArch64 and systems with <fenv.h>, calls and tasks compute in a state of their own,
+   rounding to nearest, whatever the host has set, and leave rounding mode, exception flags and
+   traps of every thread as they were. Callbacks see the library's state. On x86-64 and AArch64 what
+   a session or a probe computes has no denormals, so that they never slow it; files keep them.
 
    ---- errors -----------------------------------------------------------------------------------
 
@@ -192,16 +216,17 @@
    ---- files ------------------------------------------------------------------------------------
 
    Weights are safetensors, with the names, shapes and layouts of Hugging Face's ImageGPT, the
-   palette and all that a reader needs inside. Checkpoints are the same file with the optimiser's
-   state. Files are replaced whole: a new one is written beside the old, flushed to the disk, and
-   renamed. Nothing that a file says is believed before it is checked.
+   palette and all that a reader needs inside; igpt_model_write_hf leaves out the head that one of
+   its classes does not know. Checkpoints are the same file with the optimiser's state. Files are
+   replaced whole: a new one is written beside the old, flushed to the disk, and renamed. Nothing
+   that a file says is believed before it is checked.
 
    ---- build macros, before the include that has IGPT_IMPLEMENTATION ----------------------------
 
       IGPT_STATIC             every function is static: a private copy for one file
       IGPTDEF                 what stands before public functions; default extern
       IGPT_NO_STDIO           no paths: read and write through igpt_source and igpt_sink
-      IGPT_NO_THREADS         no igpt_pool
+      IGPT_NO_THREADS         no igpt_pool; wanted where there is no <pthread.h>, as in WASI
       IGPT_NO_TRAIN           no backward, no optimiser, no checkpoints
       IGPT_NO_SIMD            the generic kernels alone
       IGPT_NO_AVX512          not that one, nor AMX
@@ -210,6 +235,10 @@
       IGPT_ASSERT(c)          checks of the library's own state; default nothing
       IGPT_ALLOW_FAST_MATH    compile under -ffast-math all the same (results are then undefined)
       IGPT__SELF              the header's name in quotes, if you rename it
+
+   The declarations bear whatever macros their host has. The implementation uses letters (T, K) and
+   short words in capitals (LOAD) for names of its own: include it where nothing has taken them,
+   windows.h's min, max and the like and complex.h's I excepted.
 
    ---- releases ---------------------------------------------------------------------------------
 
@@ -312,8 +341,8 @@ typedef struct igpt_runner {
 #define IGPT_MAX_WORKERS 256
 
 /* Patience. Long calls call `poll` from the caller's thread at least every 50 ms or so with the
-   part that is done (0..1); anything but 0 stops the call with IGPT_CANCELLED. Null: never
-   asked. */
+   part of the call that is done (0..1, never less than before); anything but 0 stops the call with
+   IGPT_CANCELLED. Null: never asked. */
 typedef struct igpt_watch {
   int (*poll)(void *user, double done);
   void *user;
@@ -340,16 +369,24 @@ typedef enum igpt_isa {
   IGPT_ISA_GENERIC,               /* plain C: the definition of every kernel */
   IGPT_ISA_AVX2,                  /* with FMA */
   IGPT_ISA_AVX512,                /* the F subset */
-  IGPT_ISA_AMX,                   /* AVX512, and tiles for the matrix products of BF16 sessions */
+  IGPT_ISA_AMX,                   /* AVX512, and tiles for products and attention in BF16 */
   IGPT_ISA_NEON,
+  IGPT_ISA_WASM,                  /* SIMD128, in programs compiled for it (-msimd128) */
   IGPT_ISA_COUNT
 } igpt_isa;
 
-/* float32 throughout, or bfloat16 operands (rounded to nearest even) in every matrix product and in
-   attention, with float32 sums, weights, gradients and moments. */
+/* F32: float32 throughout. BF16: bfloat16 operands (rounded to nearest even) in every matrix
+   product and in attention, with float32 sums, weights, gradients and moments; the key/value
+   cache is bfloat16. INT8, for sessions that do not train: the same, but the matrices of the
+   blocks and lm_head are rounded to whole numbers in -127..127 times a float32 scale for each
+   output, max |w| / 127; all else (embeddings, gains, the class head, sums) is as it is.
+   Sessions of INT8, and those of BF16 that can decode and do not train, hold copies of the
+   matrices of one byte or two a weight, which they make anew whenever a call begins that reads
+   them. */
 typedef enum igpt_precision {
   IGPT_F32 = 0,
   IGPT_BF16,
+  IGPT_INT8,
   IGPT_PRECISION_AUTO             /* BF16 where the session has AMX, else F32 */
 } igpt_precision;
 
@@ -464,6 +501,8 @@ typedef struct igpt_config {
   int            classes;         /* K outputs of the class head; 0: no class head */
   igpt_objective objective;
   float          norm_epsilon;    /* inside the root of the norm; 0: 1e-5 */
+  int            biases;          /* 1: matrices of blocks have biases, which start at zero; 0: none
+                                     as in the official code. Files whose biases are not zero: 1 */
 } igpt_config;
 
 /* "S", "M", "L", "XL" of the paper, and "tiny" (4 x 64), "small-cpu" (8 x 128), "medium-cpu"
@@ -492,10 +531,11 @@ typedef struct igpt_model_desc {
   igpt_allocator allocator;
   void          *memory;          /* null: from the allocator; else a block of ... */
   size_t         memory_bytes;    /* ... at least igpt_model_bytes(); outlives the model */
+  int            borrow;          /* igpt_model_read: 1: the weights stay in the source's memory */
   igpt_log       log;             /* kept: sessions of this model have their own */
 } igpt_model_desc;
 
-/* Bytes that igpt_model_create takes for this desc: once from the allocator, or from `memory`. */
+/* Bytes that a model takes for this desc: once from the allocator, or from `memory`. */
 IGPTDEF igpt_result igpt_model_bytes(size_t *bytes, const igpt_model_desc *desc);
 
 /* A model with the official initial weights. On failure *out is null. */
@@ -516,12 +556,29 @@ IGPTDEF igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out,
 
 /* safetensors (part 16). The shape comes from the file; fields of desc->config that are not zero
    must agree with it (IGPT_MISMATCH), except `classes`, which may ask for a new, zero class head
-   where the file has none. Files of Hugging Face's ImageGPT load too; they do not say their heads,
-   so give them, and rows too if the picture is not a square. A tensor that is infinite or NaN
-   somewhere: IGPT_NOT_FINITE; a bias that is not zero: IGPT_MISMATCH. On failure *out is null. */
+   where the file has none, and `biases`, which may ask for zero ones. Files of Hugging Face's
+   ImageGPT load too; they do not say their heads, so give them, and rows too if the picture is not
+   a square. A tensor that is infinite or NaN somewhere: IGPT_NOT_FINITE. On failure *out is null.
+
+   With desc->borrow no weight is copied: the model points into source->memory (a constant array in
+   flash, a file mapped into memory), which is never written and outlives it, and igpt_model_bytes
+   is what it takes beside that. Such a model cannot be trained, nor written to through igpt_tensor.
+   Every weight must be there, be F32 and lie at a multiple of four bytes, else IGPT_MISMATCH; a
+   big-endian machine, whose numbers are not the file's: IGPT_UNSUPPORTED. */
 IGPTDEF igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
                                     const igpt_model_desc *desc);
 IGPTDEF igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink);
+
+/* The same file in half the bytes, to be shipped: weights are rounded to bfloat16, ties to even.
+   IGPT_NOT_FINITE if one of them is too large for that. */
+IGPTDEF igpt_result igpt_model_write_bf16(const igpt_model *model, const igpt_sink *sink);
+
+/* The file for Hugging Face's classes, each of which knows one head and reports the other: without
+   the class head for ImageGPTForCausalImageModeling, or (classifier 1) without lm_head, which reads
+   as zero, for ImageGPTForImageClassification. Their network is causal: IGPT_WRONG_OBJECTIVE for a
+   BERT model. IGPT_UNTRAINED_HEAD for a classifier without a class head. */
+IGPTDEF igpt_result igpt_model_write_hf(const igpt_model *model, const igpt_sink *sink,
+                                        int classifier);
 
 /* ---- the session: everything that changes --------------------------------------------------- */
 
@@ -556,11 +613,12 @@ IGPTDEF const igpt_session_desc *igpt_session_resolved(const igpt_session *sessi
 typedef struct igpt_plan {
   size_t parameters;              /* scalars */
   size_t model_bytes;             /* igpt_model_bytes */
-  size_t session_bytes;           /* igpt_session_bytes, the sum of the next five */
+  size_t session_bytes;           /* igpt_session_bytes, the sum of the next six */
   size_t gradient_bytes;
   size_t moment_bytes;
   size_t activation_bytes;
   size_t cache_bytes;             /* keys and values; in training, what lies beyond the above */
+  size_t copy_bytes;              /* weights in fewer bits, for decoding and INT8 */
   size_t scratch_bytes;
   double forward_flops;           /* a picture: multiply and add count as two */
   double train_flops;             /* a picture, forward and backward, nothing computed again */
@@ -576,6 +634,7 @@ typedef struct igpt_batch {
   const uint8_t  *mask;           /* (N,T), BERT: 1 hides a pixel; null: none is hidden */
   const int32_t  *labels;         /* (N), for the class loss; null: there is none */
   size_t          count;          /* N, any number: it is computed B at a time */
+  const uint16_t *shown;          /* (N,T), BERT: what is seen where mask is 1; null: nothing */
 } igpt_batch;
 
 /* logits: (N,T,V). logits[.,i,.] predicts token i: in AR mode from tokens before i alone. */
@@ -629,8 +688,24 @@ IGPTDEF igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uin
 /* Draws a BERT mask: 1 where uniform() <= part (0: 0.15), as the official code does. */
 IGPTDEF void igpt_mask_random(igpt_rng *rng, uint8_t *mask, size_t count, float part);
 
+/* The mask of one picture (rows,columns) from squares of side x side pixels, which may overlap and
+   reach over the border, so that every pixel is as likely to be hidden: one at least, then as many
+   as hide `part` (0: 0.15) on the average. */
+IGPTDEF igpt_result igpt_mask_blocks(igpt_rng *rng, uint8_t *mask, int rows, int columns, int side,
+                                     float part);
+
+/* A jigsaw: of the picture's grid of side x side patches, `part` (0: 0.15; two at least) get a mask
+   of 1, and change places in a random circle. `shown` (rows,columns) is `tokens` as it looks then,
+   for igpt_batch.shown: the model has to tell what belongs there, and is not told where.
+   Both: IGPT_BAD_ARGUMENT if part is not in 0..1, or a side is below 1, or, here, does not divide
+   rows and columns into two patches at least; nothing is written then. */
+IGPTDEF igpt_result igpt_mask_jigsaw(igpt_rng *rng, uint8_t *mask, uint16_t *shown,
+                                     const uint16_t *tokens, int rows, int columns, int side,
+                                     float part);
+
 /* One draw, by the rules of igpt_sample, from `logits` (vocabulary), which become the probabilities
-   drawn from: 0 for tokens that top_k or top_p excluded. desc may be null. -1 if a logit is NaN. */
+   drawn from: 0 for tokens that top_k or top_p excluded. desc may be null. -1 if a logit is NaN, or
+   the largest is infinite. */
 IGPTDEF int igpt_draw(igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc);
 
 /* ---- train ---------------------------------------------------------------------------------- */
@@ -675,7 +750,8 @@ typedef struct igpt_adam_desc {
 } igpt_adam_desc;
 
 /* One AdamW step on `model` (the session's own), then the gradients are zero again. If the norm is
-   not finite: IGPT_NOT_FINITE, weights and moments untouched, gradients zero. norm may be null. */
+   not finite, or 1.8e19 or more after clipping, or if a weight would become infinite:
+   IGPT_NOT_FINITE, weights and moments untouched, gradients zero. norm may be null. */
 IGPTDEF igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
                               const igpt_adam_desc *desc);
 
@@ -705,8 +781,10 @@ typedef struct igpt_progress {
 } igpt_progress;
 
 /* Exact checkpoints: a run resumed from one goes on with the same bits. Reading needs a model of
-   the same shape (IGPT_MISMATCH names what differs) and verifies the whole file before it
-   writes. */
+   the same shape (IGPT_MISMATCH names what differs) and verifies the whole file before it writes.
+   If the source fails only after that, the old weights and moments are put back; they were kept
+   where activations lie, and where these take less than 8 bytes a weight (batch * T less than about
+   2 C), the weights are NaN instead, until a checkpoint is read. Gradients are then zero. */
 IGPTDEF igpt_result igpt_checkpoint_write(const igpt_session *session, const igpt_model *model,
                                           const igpt_progress *progress, const igpt_sink *sink);
 IGPTDEF igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model,
@@ -845,6 +923,9 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #include <stdlib.h>
 #define IGPT_MALLOC(bytes) malloc(bytes)
 #define IGPT_FREE(block) free(block)
+#if defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+#define IGPT__HUGE_PAGES 1        /* can be asked for where malloc is the system's */
+#endif
 #elif !defined(IGPT_MALLOC) || !defined(IGPT_FREE)
 #error "igpt.h: define both IGPT_MALLOC and IGPT_FREE, or neither"
 #endif
@@ -899,17 +980,37 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__NEON 0
 #endif
 
+#if !defined(IGPT_NO_SIMD) && defined(__wasm_simd128__)
+#define IGPT__WASM 1              /* WebAssembly cannot ask either: a module has it or not */
+#include <wasm_simd128.h>
+#else
+#define IGPT__WASM 0
+#endif
+
+/* Where a thread keeps how it rounds, and its exceptions. */
+#if defined(__x86_64__) || defined(_M_X64)
+#define IGPT__FLOATS_X86 1
+#include <xmmintrin.h>
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define IGPT__FLOATS_ARM 1
+#elif (defined(__unix__) && !defined(__wasm__)) || defined(__APPLE__)
+#define IGPT__FLOATS_C99 1
+#include <fenv.h>
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
 #define IGPT__TARGET(isa) __attribute__((target(isa)))
 #define IGPT__UNUSED __attribute__((unused))
 #define IGPT__NOINLINE __attribute__((noinline))
 #define IGPT__PREFETCH(p) __builtin_prefetch(p)
+#define IGPT__PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 #define IGPT__INLINE static inline __attribute__((always_inline))   /* inside one pass only */
 #else
 #define IGPT__TARGET(isa)         /* MSVC accepts any intrinsic anywhere */
 #define IGPT__UNUSED
 #define IGPT__NOINLINE
 #define IGPT__PREFETCH(p) ((void)(p))
+#define IGPT__PREFETCH_L2(p) ((void)(p))
 #define IGPT__INLINE static inline
 #endif
 
@@ -926,6 +1027,7 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__CAT_(a, b) a##b
 #define IGPT__CAT(a, b) IGPT__CAT_(a, b)
 
+#define IGPT__LARGEST 3.40282347e38f   /* of float32 */
 #define IGPT__MAGIC 12582912.0f   /* 1.5 * 2^23: floats of this size are whole numbers */
 #define IGPT__COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -1014,6 +1116,7 @@ static void igpt__format(char *text, size_t capacity, const char *format, va_lis
     }
     switch (*++format) {
       case 's': used = igpt__put_text(text, capacity, used, va_arg(args, const char *)); break;
+      /* NOLINTNEXTLINE: size_t is not uint64_t everywhere */
       case 'z': used = igpt__put_integer(text, capacity, used, va_arg(args, size_t)); break;
       case 'u': used = igpt__put_integer(text, capacity, used, va_arg(args, uint64_t)); break;
       case 'g': used = igpt__put_real(text, capacity, used, va_arg(args, double)); break;
@@ -1043,6 +1146,10 @@ static igpt_result igpt__fail(const igpt_log *log, igpt_result result, const cha
   return result;
 }
 
+#ifdef __clang_analyzer__         /* it does not look into functions that end with "..." */
+#define igpt__fail(log, result, ...) (igpt__fail(log, result, __VA_ARGS__), result)
+#endif
+
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
 /* Sizes that stay at SIZE_MAX once they have passed it, so that a chain of them is checked once, at
@@ -1068,10 +1175,25 @@ static size_t igpt__divide_up(size_t a, size_t b) { return a / b + (a % b != 0);
 
 #define IGPT__ALIGN 64            /* a cache line, and the widest vector */
 
+/* Linux gives a program pages of 4 KB, of which a model has more than a processor remembers where
+   they are, unless it is told that larger ones are welcome. <sys/mman.h> declares the call only to
+   those who asked before the first include. */
+#ifdef IGPT__HUGE_PAGES
+extern int igpt__madvise(void *from, size_t bytes, int advice) __asm__("madvise");
+#endif
+
 static void *igpt__default_alloc(void *user, size_t bytes)
 {
+  void *block = IGPT_MALLOC(bytes);
   (void)user;
-  return IGPT_MALLOC(bytes);
+#ifdef IGPT__HUGE_PAGES
+  if (block && bytes >= (size_t)8 << 20) {
+    const size_t page = 65536;                /* any system's */
+    const size_t before = (page - (uintptr_t)block % page) % page;
+    igpt__madvise((char *)block + before, (bytes - before) / page * page, 14 /* MADV_HUGEPAGE */);
+  }
+#endif
+  return block;
 }
 
 static void igpt__default_free(void *user, void *block, size_t bytes)
@@ -1147,6 +1269,94 @@ static void igpt__block_close(const igpt__block *block, const igpt_allocator *al
   if (block->raw) allocator->free(allocator->user, block->raw, block->bytes);
 }
 
+/* ---- the processor's state ------------------------------------------------------------------ */
+
+/* How a thread rounds, what it does with denormals (numbers below 1.2e-38), which exceptions stop
+   the program and which have occurred is a state of the processor, and it is the host's. Every
+   entry that computes, and every task on a thread of the runner, puts it aside, computes with a
+   state of its own, and puts it back as it was: to nearest, nothing stops, and, where the processor
+   can, denormals are zero: some processors take many times as long for them, and to a network they
+   mean nothing. It costs ten nanoseconds, see bench/denormals.c. */
+#if defined(IGPT__FLOATS_X86)
+typedef struct igpt__floats {
+  unsigned sse;
+#ifdef __MINGW32__                /* its log and cos are the x87's, which has a state of its own */
+  char x87[28];
+#endif
+} igpt__floats;
+enum { IGPT__EXACT = 0x1f80, IGPT__FLUSH = 0x9fc0 };       /* all masked; FTZ and DAZ */
+static igpt__floats igpt__floats_own(unsigned how)
+{
+  igpt__floats host;
+#ifdef __MINGW32__
+  const unsigned short usual = 0x37f;
+  __asm__ __volatile__("fnstenv %0\n\tfldcw %1" : "=m"(host.x87) : "m"(usual));
+#endif
+  host.sse = _mm_getcsr();
+  _mm_setcsr(how);
+  return host;
+}
+static void igpt__floats_back(igpt__floats host)
+{
+#ifdef __MINGW32__
+  __asm__ __volatile__("fldenv %0" : : "m"(host.x87));
+#endif
+  _mm_setcsr(host.sse);
+}
+#elif defined(IGPT__FLOATS_ARM)
+typedef struct igpt__floats {
+  uint64_t control, status;
+} igpt__floats;
+enum { IGPT__EXACT = 0, IGPT__FLUSH = 1 << 24 };            /* FZ */
+static igpt__floats igpt__floats_own(uint64_t how)
+{
+  igpt__floats host;
+  __asm__ __volatile__("mrs %0, fpcr\n\tmrs %1, fpsr\n\tmsr fpcr, %2"
+                       : "=&r"(host.control), "=&r"(host.status) : "r"(how) : "memory");
+  return host;
+}
+static void igpt__floats_back(igpt__floats host)
+{
+  __asm__ __volatile__("msr fpcr, %0\n\tmsr fpsr, %1"
+                       : : "r"(host.control), "r"(host.status) : "memory");
+}
+#elif defined(IGPT__FLOATS_C99)
+typedef fenv_t igpt__floats;
+enum { IGPT__EXACT, IGPT__FLUSH };                          /* C knows nothing of denormals */
+static igpt__floats igpt__floats_own(int how)
+{
+  igpt__floats host;
+  (void)how;
+  fegetenv(&host);
+  fesetenv(FE_DFL_ENV);
+  return host;
+}
+static void igpt__floats_back(igpt__floats host) { fesetenv(&host); }
+#else
+typedef int igpt__floats;                                   /* the host's state is used */
+enum { IGPT__EXACT, IGPT__FLUSH };
+static igpt__floats igpt__floats_own(int how) { return how; }
+static void igpt__floats_back(igpt__floats host) { (void)host; }
+#endif
+
+/* IGPT__ENTRY(igpt_f, (parameters), (their names)) { ... } defines igpt_f with its body inside of
+   that. The body is a function of its own, so that no arithmetic moves out. Files and what is
+   decided once are EXACT: they keep denormals. */
+#define IGPT__ENTRY_OF(type, how, name, parameters, names)                                        \
+  static IGPT__NOINLINE type IGPT__CAT(name, _inside) parameters;                                 \
+  type name parameters                                                                            \
+  {                                                                                               \
+    const igpt__floats host = igpt__floats_own(how);                                              \
+    const type result = IGPT__CAT(name, _inside) names;                                           \
+    igpt__floats_back(host);                                                                      \
+    return result;                                                                                \
+  }                                                                                               \
+  static type IGPT__CAT(name, _inside) parameters
+#define IGPT__ENTRY(name, parameters, names)                                                      \
+  IGPT__ENTRY_OF(igpt_result, IGPT__FLUSH, name, parameters, names)
+#define IGPT__EXACT_ENTRY(name, parameters, names)                                                \
+  IGPT__ENTRY_OF(igpt_result, IGPT__EXACT, name, parameters, names)
+
 /* ---- tasks ---------------------------------------------------------------------------------- */
 
 static int igpt__workers(const igpt_runner *runner)
@@ -1162,12 +1372,29 @@ static igpt_result igpt__runner_check(const igpt_runner *runner, const igpt_log 
   return IGPT_OK;
 }
 
+/* What the runner is given: a task, in the library's own state of whichever thread it is on. */
+typedef struct igpt__lent {
+  igpt_task *task;
+  void *arg;
+} igpt__lent;
+
+static void igpt__lent_task(void *arg, size_t index, int worker)
+{
+  const igpt__lent *lent = (const igpt__lent *)arg;
+  const igpt__floats host = igpt__floats_own(IGPT__FLUSH);
+  lent->task(lent->arg, index, worker);
+  igpt__floats_back(host);
+}
+
 /* task(arg, 0..count-1, worker). A single task is not worth waking anyone. */
 static void igpt__run(const igpt_runner *runner, igpt_task *task, void *arg, size_t count)
 {
+  igpt__lent lent;
   size_t i;
+  lent.task = task;
+  lent.arg = arg;
   if (count > 1 && runner && runner->run && runner->workers > 1)
-    runner->run(runner->user, task, arg, count);
+    runner->run(runner->user, igpt__lent_task, &lent, count);
   else
     for (i = 0; i < count; i++) task(arg, i, 0);
 }
@@ -1189,6 +1416,22 @@ static float igpt__round_bf16(float x)     /* to nearest even; a NaN stays what 
   bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
   memcpy(&x, &bits, sizeof bits);
   return x;
+}
+
+static float igpt__widen(uint16_t half)    /* bfloat16 */
+{
+  const uint32_t bits = (uint32_t)half << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+static uint16_t igpt__half(float x)        /* the same in 16 bits; a NaN stays a NaN */
+{
+  uint32_t bits;
+  x = igpt__round_bf16(x);
+  memcpy(&bits, &x, sizeof bits);
+  return (uint16_t)(x != x ? bits >> 16 | 0x40u : bits >> 16);
 }
 
 /* ==== 5. random numbers ======================================================================
@@ -1263,7 +1506,7 @@ static void igpt__normal_pair(float out[2], uint32_t a, uint32_t b)
 }
 
 /* The second deviate would be a state to keep: it is dropped. */
-float igpt_rng_normal(igpt_rng *rng)
+IGPT__ENTRY_OF(float, IGPT__EXACT, igpt_rng_normal, (igpt_rng *rng), (rng))
 {
   uint32_t a = igpt_rng_next(rng), b = igpt_rng_next(rng);
   float pair[2];
@@ -1293,10 +1536,17 @@ typedef struct igpt__adam {
   float decay;                    /* rate * weight_decay */
 } igpt__adam;
 
+enum {
+  IGPT__NARROW_COLUMNS = 64,      /* of a panel of weights of few bits */
+  IGPT__NARROW_AHEAD   = 4096,    /* bytes from what is read to what is asked for */
+  IGPT__TILE_AHEAD     = 16       /* steps, likewise */
+};
+
 /* One constant instance per instruction set. Vectors are runs of floats at any alignment; any
    length, zero included; nothing outside is touched. An element's result depends on its own inputs
-   alone and not on its place, and is the same bit for bit in all rows but GENERIC, which has no
-   fused multiply-add. Only sums over a vector depend on W. Pointers do not overlap unless said. */
+   alone and not on its place, and is the same bit for bit in all rows but GENERIC and WASM, which
+   have no fused multiply-add. Only sums over a vector depend on W. Pointers do not overlap unless
+   said. */
 struct igpt_kernels {
   igpt_isa isa;
   int width;                      /* W, floats in a vector */
@@ -1321,6 +1571,25 @@ struct igpt_kernels {
   void (*pack)(float *to, size_t lanes, const float *from, size_t lane_stride, size_t k_stride,
                size_t count, size_t k, int round);
 
+  /* The chains of tile and thin again, with numbers of `bytes` bytes in w: y (m,n) = (accumulate ?
+     y : 0) + x (m,k) w (k,n). x is packed, (k, lanes), m <= lanes = 1, MR / 3, 2 MR / 3 or MR.
+     w lies in panels of 64 columns, `apart` numbers from one to the next, whose rows are ldw apart,
+     and may be read up to the next multiple of 16 columns. bytes 4: floats; 2: bfloat16; 1: int8_t,
+     where column j times scale[j] is meant: its chain starts from zero, and y = chain * scale
+     [+ y], rounded once, comes after it. */
+  void (*narrow)(float *y, size_t ldy, const float *x, size_t lanes, const void *w, size_t ldw,
+                 size_t apart, int bytes, const float *scale, size_t m, size_t n, size_t k,
+                 int accumulate);
+
+  void (*halve)(uint16_t *to, const float *from, size_t n); /* bfloat16, to nearest even */
+
+  /* most[lane] = max(most[lane], |x[p][lane]| for all p < k), or NaN where some x is not finite; x
+     is (k, lanes), lanes a multiple of 16. */
+  void (*peaks)(float *most, const float *x, size_t lanes, size_t k);
+
+  /* to[p][lane] = x[p][lane] * factor[lane], rounded to nearest even; must be in -127..127 */
+  void (*quantise)(int8_t *to, const float *x, const float *factor, size_t lanes, size_t k);
+
   float  (*dot)(const float *x, const float *y, size_t n);
 
   /* y (m,n) = x (m,k) times the transpose of w (n,k), for few n and long k */
@@ -1328,7 +1597,7 @@ struct igpt_kernels {
                  size_t m, size_t n, size_t k);
 
   double (*sum_squares)(const float *x, size_t n);          /* in float64 */
-  float  (*max)(const float *x, size_t n);                  /* minus infinity for n = 0 */
+  float  (*maximum)(const float *x, size_t n);              /* minus infinity for n = 0 */
   void   (*axpy)(float *y, float a, const float *x, size_t n);           /* y += a x */
   void   (*add)(float *y, const float *x, size_t n);                     /* y += x */
   void   (*scale)(float *y, float a, size_t n);                          /* y *= a */
@@ -1344,8 +1613,14 @@ struct igpt_kernels {
   void   (*softmax_block)(float *s, size_t n, float scale, float *most, float *total, float *o,
                           size_t E, int round);
 
+  /* A column an example, `lanes` of them, a multiple of 16: z (n,lanes) holds the logits, but minus
+     infinity for the label's, which is in own. With p = softmax: z becomes p, own becomes
+     p[label] - 1, and -log p[label] = gap + log(1 + excess), where nothing that is small has been
+     added to what is large. */
+  void   (*class_loss)(float *z, float *own, float *gap, float *excess, size_t n, size_t lanes);
+
   /* y = x * r * g with r = 1 / sqrt(mean(x^2) + epsilon), which is returned. y may be x, or null.
-     */
+     If the mean is infinite, r is NaN: zero would look like a number. */
   float  (*norm)(float *y, const float *x, const float *g, float epsilon, size_t n);
 
   void   (*gelu)(float *y, const float *x, size_t n);       /* y = x sigmoid(1.702 x); y may be x */
@@ -1387,6 +1662,41 @@ struct igpt_kernels {
 
 enum { IGPT__PANEL = 32 };        /* lanes of a panel, and the step in which its k goes */
 
+/* One head of one picture: T rows of E bfloat16, `stride` numbers apart in q, k, v and their
+   gradients, `width` in out and its gradient. */
+typedef struct igpt__head {
+  size_t T, E, stride, width;
+  const uint16_t *q, *k, *v;
+  uint16_t *out;
+  float *lse;                     /* (T) log of the sum of exp, or null */
+  const uint16_t *dout;
+  uint16_t *dq, *dk, *dv;
+  float  scale;                   /* of scores */
+  int    causal;
+} igpt__head;
+
+typedef enum igpt__to {           /* what becomes of a product's sums (m,n) */
+  IGPT__TO_FLOATS,                /* c = sums + plus; plus may be c, or null: zeros */
+  IGPT__TO_HALVES,                /* h = sums, and zeros up to a whole panel */
+  IGPT__TO_GELU,                  /* h = sums and g = gelu(h), likewise; h may be g */
+  IGPT__FROM_GELU                 /* h = sums times the derivative of gelu at g; turned = gelu(g) */
+} igpt__to;
+
+/* A product on tiles. A is packed, or rows of bfloat16 as they are. */
+typedef struct igpt__tiled {
+  size_t m, n, k;
+  const uint16_t *a;              /* (m,k): the next row, the next 32 of k and the next 32 rows */
+  size_t a_row, a_step, a_panel;  /* ... are so many numbers on; whole panels and steps exist */
+  const uint16_t *b;              /* (k,n), packed */
+  igpt__to to;
+  float *c;
+  const float *plus;
+  uint16_t *h, *g;
+  size_t ldc, ldh, ldg;           /* of c and plus; of h; of g */
+  uint16_t *turned;               /* packed, with the rows as k ... */
+  size_t turned_panel;            /* ... in panels of so many numbers */
+} igpt__tiled;
+
 /* Products of matrices of bfloat16, packed into panels of 32 lanes: a lane is a row of A or a
    column of B. Beyond the last lane and the last k there are zeros, up to whole panels and
    steps. */
@@ -1397,14 +1707,73 @@ typedef struct igpt__amx {
   void (*pack)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride, size_t count,
                size_t k, int pairs);
 
-  /* c (m,n) = (accumulate ? c : 0) + a b, each packed with its k. sums: 1024 floats of scratch. */
-  void (*multiply)(float *c, size_t ldc, const uint16_t *a, const uint16_t *b, size_t m, size_t n,
-                   size_t k, int accumulate, float *sums);
+  /* The same from bfloat16, of which one stride is 1. */
+  void (*fold)(uint16_t *to, const uint16_t *from, size_t lane_stride, size_t k_stride,
+               size_t count, size_t k, int pairs);
+
+  void (*multiply)(const igpt__tiled *product);
+
+  /* Rows [first, end) of the head's out, and of its lse if that is not null; first is a multiple of
+     32. scratch: igpt__attend_floats(T, E), 64-byte aligned, here and below. */
+  void (*attend)(const igpt__head *head, size_t first, size_t end, float *scratch);
+
+#ifndef IGPT_NO_TRAIN
+  /* Over queries [query, query_end) and keys [key, key_end), each from a multiple of 32: dq, if not
+     null, of these queries, to which all keys must belong that they see; dk and dv, if not null, of
+     these keys, with all queries that see them. Every sum has one order, however this is cut. */
+  void (*attend_backward)(const igpt__head *head, size_t query, size_t query_end, size_t key,
+                          size_t key_end, float *scratch);
+#endif
 } igpt__amx;
+
+enum {
+  IGPT__ATTEND_KEYS = 64,         /* whose scores for 32 queries are in the first cache */
+  IGPT__ATTEND_WAIT = 256,        /* keys, a multiple of these, after which P meets V */
+  IGPT__BACK_TALL   = 128,        /* keys of a block of the backward pass, ... */
+  IGPT__BACK_WIDE   = 256         /* ... and its queries */
+};
+
 
 static size_t igpt__panels(size_t count, size_t k)
 {
   return igpt__size_mul(igpt__size_round(count, IGPT__PANEL), igpt__size_round(k, IGPT__PANEL));
+}
+
+/* A product but for its results; lda 0: A is packed in panels of its k */
+static igpt__tiled igpt__tiled_of(size_t m, size_t n, size_t k, const uint16_t *a, size_t lda,
+                                  const uint16_t *b, igpt__to to)
+{
+  const size_t panel = IGPT__PANEL;
+  igpt__tiled product;
+  memset(&product, 0, sizeof product);
+  product.m = m;
+  product.n = n;
+  product.k = k;
+  product.a = a;
+  product.a_row = lda ? lda : panel;
+  product.a_step = lda ? panel : panel * panel;
+  product.a_panel = panel * (lda ? lda : igpt__size_round(k, panel));
+  product.b = b;
+  product.to = to;
+  return product;
+}
+
+/* Floats of scratch that attention on tiles takes: whole heads, packed for all products, and
+   blocks. */
+static size_t igpt__attend_floats(size_t T, size_t E)
+{
+  const size_t tall = igpt__size_round(T, IGPT__PANEL), wide = igpt__size_round(E, IGPT__PANEL);
+  const size_t keys = igpt__min_size(tall, IGPT__BACK_TALL), head = igpt__panels(T, E);
+  size_t forward = igpt__size_add(head, (32 + 16) * wide + 16 * IGPT__ATTEND_WAIT +
+                                  32 * IGPT__ATTEND_KEYS), backward = 0;
+#ifndef IGPT_NO_TRAIN
+  backward = igpt__size_add(igpt__size_mul(head, 9) / 2, 2 * tall);
+  backward = igpt__size_add(backward, 2 * keys * wide + 2 * 1024 +
+                            keys * igpt__min_size(tall, IGPT__BACK_WIDE) * 3 / 2);
+#else
+  (void)keys;
+#endif
+  return igpt__max_size(forward, backward);
 }
 
 /* One instance of part 6 for each instruction set: the file includes itself for that part alone. */
@@ -1420,6 +1789,10 @@ static size_t igpt__panels(size_t count, size_t k)
 #endif
 #if IGPT__NEON
 #define IGPT__PASS 4
+#include IGPT__SELF
+#endif
+#if IGPT__WASM
+#define IGPT__PASS 0
 #include IGPT__SELF
 #endif
 
@@ -1448,18 +1821,21 @@ static size_t igpt__panels(size_t count, size_t k)
    All arithmetic on long runs of numbers is here, each kernel once. The text below is compiled once
    per instruction set, each time with another meaning of the same twenty-odd vector words: one
    float at a time in plain C (the definition, and the oracle of the tests), eight with AVX2,
-   sixteen with AVX-512, four with NEON. The words name registers, so that speed does not hang on a
-   compiler's wish to vectorise, and every one of them rounds once, so that it means the same
-   everywhere. Where a product feeds a sum the word is FMA: compilers may not fuse the rest, nor
-   need to.
+   sixteen with AVX-512, four with NEON and with WebAssembly's SIMD128. The words name registers, so
+   that speed does not hang on a compiler's wish to vectorise, and every one of them rounds once, so
+   that it means the same everywhere. Where a product feeds a sum the word is FMA: compilers may not
+   fuse the rest, nor need to.
 
      V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
      LOAD STORE           W floats, any alignment     TR, DR           rows of `thin`, of `dots`
+     NARROW               vectors of `narrow`, most
      LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
      ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
      FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b
      WHOLE(t) POWER(t)    n and 2^n for t = n + IGPT__MAGIC
      BF16                 rounds to bfloat16, ties to even
+     LOADH STOREH         W bfloat16, which STOREH rounds to
+     LOADB STOREB         W int8_t, likewise
      QUADS(a,b,c,d)       transposes the 4 by 4 blocks that four vectors hold side by side
      STOREQ(p,step,v)     the runs of four floats of v, `step` floats apart
      ROWS(p,m,n)          four floats from p + m, with AVX2 four more from p + n
@@ -1475,25 +1851,30 @@ static size_t igpt__panels(size_t count, size_t k)
   #define W 1
   #define MR 4
   #define NR 4
+  #define NARROW 4
   #define TR 4
   #define DR 4
   #define ZERO() 0.0f
-  #define SPLAT(x) (x)
+  #define SPLAT(x) ((float)(x))   /* casts: C may keep more precision than float has, otherwise */
   #define LOAD(p) (*(p))
   #define STORE(p, v) (*(p) = (v))
   #define LOADN(p, n) ((void)(n), *(p))
   #define STOREN(p, v, n) ((void)(n), *(p) = (v))
-  #define ADD(a, b) ((a) + (b))
-  #define SUB(a, b) ((a) - (b))
-  #define MUL(a, b) ((a) * (b))
-  #define DIV(a, b) ((a) / (b))
-  #define FMA(a, b, c) ((a) * (b) + (c))
+  #define ADD(a, b) ((float)((a) + (b)))
+  #define SUB(a, b) ((float)((a) - (b)))
+  #define MUL(a, b) ((float)((a) * (b)))
+  #define DIV(a, b) ((float)((a) / (b)))
+  #define FMA(a, b, c) ADD(MUL(a, b), c)
   #define MAX(a, b) ((a) > (b) ? (a) : (b))
   #define SQRT(a) sqrtf(a)
   #define BELOW(x, y, a, b) ((x) < (y) ? (a) : (b))
   #define WHOLE(t) K(whole)(t)
   #define POWER(t) K(power)(t)
   #define BF16(v) igpt__round_bf16(v)
+  #define LOADH(p) K(loadh)(p)
+  #define STOREH(p, v) (*(p) = igpt__half(v))
+  #define LOADB(p) ((float)*(p))
+  #define STOREB(p, v) (*(p) = K(byte)(v))
   #define D double
   #define DZERO() 0.0
   #define SQUARES(d, v) ((d) + (double)(v) * (double)(v))
@@ -1506,6 +1887,7 @@ static size_t igpt__panels(size_t count, size_t k)
   #define W 8
   #define MR 6
   #define NR 2
+  #define NARROW 8
   #define TR 4
   #define DR 2
   #define ZERO() _mm256_setzero_ps()
@@ -1526,6 +1908,10 @@ static size_t igpt__panels(size_t count, size_t k)
   #define WHOLE(t) _mm256_sub_ps(t, SPLAT(IGPT__MAGIC))
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
+  #define LOADH(p) K(loadh)(p)
+  #define STOREH(p, v) K(storeh)(p, v)
+  #define LOADB(p) K(loadb)(p)
+  #define STOREB(p, v) K(storeb)(p, v)
   #define STOREQ(p, step, v) K(storeq)(p, step, v)
   #define ROWS(p, m, n) K(rows)((p) + (m), (p) + (n))
   #define D __m256d
@@ -1540,6 +1926,7 @@ static size_t igpt__panels(size_t count, size_t k)
   #define W 16
   #define MR 12
   #define NR 2
+  #define NARROW 16
   #define TR 8
   #define DR 4
   #define ZERO() _mm512_setzero_ps()
@@ -1560,6 +1947,10 @@ static size_t igpt__panels(size_t count, size_t k)
   #define WHOLE(t) _mm512_sub_ps(t, SPLAT(IGPT__MAGIC))
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
+  #define LOADH(p) K(loadh)(p)
+  #define STOREH(p, v) K(storeh)(p, v)
+  #define LOADB(p) K(loadb)(p)
+  #define STOREB(p, v) K(storeb)(p, v)
   #define STOREQ(p, step, v) K(storeq)(p, step, v)
   #define D __m512d
   #define DZERO() _mm512_setzero_pd()
@@ -1573,6 +1964,7 @@ static size_t igpt__panels(size_t count, size_t k)
   #define W 4
   #define MR 8
   #define NR 2
+  #define NARROW 8
   #define TR 8
   #define DR 4
   #define ZERO() vdupq_n_f32(0.0f)
@@ -1592,10 +1984,52 @@ static size_t igpt__panels(size_t count, size_t k)
   #define WHOLE(t) vsubq_f32(t, SPLAT(IGPT__MAGIC))
   #define POWER(t) K(power)(t)
   #define BF16(v) K(bf16)(v)
+  #define LOADH(p) K(loadh)(p)
+  #define STOREH(p, v) K(storeh)(p, v)
+  #define LOADB(p) K(loadb)(p)
+  #define STOREB(p, v) K(storeb)(p, v)
   #define STOREQ(p, step, v) ((void)(step), vst1q_f32(p, v))
   #define ROWS(p, m, n) ((void)(n), vld1q_f32((p) + (m)))
   #define D float64x2_t
   #define DZERO() vdupq_n_f64(0.0)
+  #define SQUARES(d, v) K(squares)(d, v)
+  #define TOTAL(d) K(total)(d)
+#elif IGPT__PASS == 0
+  #define K(name) IGPT__CAT(igpt__##name, _wasm)
+  #define ISA IGPT_ISA_WASM
+  #define TARGET
+  #define V v128_t
+  #define W 4
+  #define MR 6
+  #define NR 2
+  #define NARROW 8
+  #define TR 4
+  #define DR 2
+  #define ZERO() wasm_f32x4_splat(0.0f)
+  #define SPLAT(x) wasm_f32x4_splat(x)
+  #define LOAD(p) wasm_v128_load(p)
+  #define STORE(p, v) wasm_v128_store(p, v)
+  #define LOADN(p, n) K(loadn)(p, n)
+  #define STOREN(p, v, n) K(storen)(p, v, n)
+  #define ADD(a, b) wasm_f32x4_add(a, b)
+  #define SUB(a, b) wasm_f32x4_sub(a, b)
+  #define MUL(a, b) wasm_f32x4_mul(a, b)
+  #define DIV(a, b) wasm_f32x4_div(a, b)
+  #define FMA(a, b, c) wasm_f32x4_add(wasm_f32x4_mul(a, b), c)       /* rounded twice */
+  #define MAX(a, b) wasm_f32x4_pmax(b, a)
+  #define SQRT(a) wasm_f32x4_sqrt(a)
+  #define BELOW(x, y, a, b) wasm_v128_bitselect(a, b, wasm_f32x4_lt(x, y))
+  #define WHOLE(t) wasm_f32x4_sub(t, SPLAT(IGPT__MAGIC))
+  #define POWER(t) K(power)(t)
+  #define BF16(v) K(bf16)(v)
+  #define LOADH(p) wasm_i32x4_shl(wasm_u32x4_load16x4(p), 16)
+  #define STOREH(p, v) K(storeh)(p, v)
+  #define LOADB(p) K(loadb)(p)
+  #define STOREB(p, v) K(storeb)(p, v)
+  #define STOREQ(p, step, v) ((void)(step), wasm_v128_store(p, v))
+  #define ROWS(p, m, n) ((void)(n), wasm_v128_load((p) + (m)))
+  #define D v128_t
+  #define DZERO() wasm_f64x2_splat(0.0)
   #define SQUARES(d, v) K(squares)(d, v)
   #define TOTAL(d) K(total)(d)
 #endif
@@ -1619,6 +2053,19 @@ static float K(power)(float t)
   memcpy(&power, &bits, sizeof power);
   return power;
 }
+
+static float K(loadh)(const uint16_t *p)
+{
+  uint32_t bits = (uint32_t)*p << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+static int8_t K(byte)(float x)     /* out of range, or NaN: to an end of it */
+{
+  return (int8_t)K(whole)((x > -128 ? x < 127 ? x : 127.0f : -128.0f) + IGPT__MAGIC);
+}
 #elif IGPT__PASS == 2
 static const int32_t K(lanes)[2 * W] = { -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0 };
 
@@ -1635,6 +2082,34 @@ TARGET IGPT__INLINE V K(bf16)(V v)
   __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
   __m256i cut = _mm256_and_si256(up, _mm256_set1_epi32(-65536));
   return _mm256_blendv_ps(_mm256_castsi256_ps(cut), v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+}
+
+TARGET IGPT__INLINE V K(loadh)(const uint16_t *p)
+{
+  __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+TARGET IGPT__INLINE void K(storeh)(uint16_t *p, V v)
+{
+  V quiet = _mm256_and_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q),
+                          _mm256_castsi256_ps(_mm256_set1_epi32(0x400000)));
+  __m256i half = _mm256_srli_epi32(_mm256_castps_si256(_mm256_or_ps(K(bf16)(v), quiet)), 16);
+  half = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0x08);
+  _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(half));
+}
+
+TARGET IGPT__INLINE V K(loadb)(const int8_t *p)
+{
+  __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)p);
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte));
+}
+
+TARGET IGPT__INLINE void K(storeb)(int8_t *p, V v)
+{
+  __m256i whole = _mm256_cvtps_epi32(v);
+  __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
 }
 
 #define QUADS(a, b, c, d)                                                                         \
@@ -1685,6 +2160,34 @@ TARGET IGPT__INLINE V K(bf16)(V v)
   __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
   __m512i cut = _mm512_and_si512(up, _mm512_set1_epi32(-65536));
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_castsi512_ps(cut), v);
+}
+
+TARGET IGPT__INLINE V K(loadh)(const uint16_t *p)
+{
+  __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)p);
+  return _mm512_castsi512_ps(
+    _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, half), 16));
+}
+
+TARGET IGPT__INLINE void K(storeh)(uint16_t *p, V v)
+{
+  __m512i half = _mm512_castps_si512(K(bf16)(v));
+  half = _mm512_mask_or_epi32(half, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), half,
+                              _mm512_set1_epi32(0x400000));
+  half = _mm512_maskz_srli_epi32(0xffff, half, 16);
+  _mm256_storeu_si256((__m256i *)(void *)p, _mm512_maskz_cvtepi32_epi16(0xffff, half));
+}
+
+TARGET IGPT__INLINE V K(loadb)(const int8_t *p)
+{
+  __m128i byte = _mm_loadu_si128((const __m128i *)(const void *)p);
+  return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepi8_epi32(0xffff, byte));
+}
+
+TARGET IGPT__INLINE void K(storeb)(int8_t *p, V v)
+{
+  __m512i whole = _mm512_maskz_cvtps_epi32(0xffff, v);
+  _mm_storeu_si128((__m128i *)(void *)p, _mm512_maskz_cvtsepi32_epi8(0xffff, whole));
 }
 
 #define QUADS(a, b, c, d)                                                                         \
@@ -1751,6 +2254,31 @@ IGPT__INLINE V K(bf16)(V v)
                    v);
 }
 
+IGPT__INLINE V K(loadh)(const uint16_t *p)
+{
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+
+IGPT__INLINE void K(storeh)(uint16_t *p, V v)
+{
+  uint32x4_t quiet = vbicq_u32(vdupq_n_u32(0x400000u), vceqq_f32(v, v));
+  vst1_u16(p, vshrn_n_u32(vorrq_u32(vreinterpretq_u32_f32(K(bf16)(v)), quiet), 16));
+}
+
+IGPT__INLINE V K(loadb)(const int8_t *p)
+{
+  int32_t four;
+  memcpy(&four, p, sizeof four);
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
+
+IGPT__INLINE void K(storeb)(int8_t *p, V v)
+{
+  int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(v));
+  int32_t four = vget_lane_s32(vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(half, half))), 0);
+  memcpy(p, &four, sizeof four);
+}
+
 #define QUADS(a, b, c, d)                                                                         \
   do {                                                                                            \
     V ac = vzip1q_f32(a, c), ac2 = vzip2q_f32(a, c);                                              \
@@ -1768,6 +2296,78 @@ IGPT__INLINE D K(squares)(D d, V v)
 }
 
 static double K(total)(D d) { return vgetq_lane_f64(d, 0) + vgetq_lane_f64(d, 1); }
+#elif IGPT__PASS == 0
+IGPT__INLINE V K(loadn)(const float *p, size_t n)
+{
+  V v;
+  if (n == 1) return wasm_v128_load32_zero(p);
+  v = wasm_v128_load64_zero(p);
+  return n == 2 ? v : wasm_v128_load32_lane(p + 2, v, 2);
+}
+
+IGPT__INLINE void K(storen)(float *p, V v, size_t n)
+{
+  if (n == 1) {
+    wasm_v128_store32_lane(p, v, 0);
+    return;
+  }
+  wasm_v128_store64_lane(p, v, 0);
+  if (n == 3) wasm_v128_store32_lane(p + 2, v, 2);
+}
+
+IGPT__INLINE V K(power)(V t)
+{
+  return wasm_i32x4_add(wasm_i32x4_shl(t, 23), wasm_i32x4_splat(0x3f800000));
+}
+
+IGPT__INLINE V K(bf16)(V v)
+{
+  V odd = wasm_v128_and(wasm_u32x4_shr(v, 16), wasm_i32x4_splat(1));
+  V up = wasm_i32x4_add(wasm_i32x4_add(v, wasm_i32x4_splat(0x7fff)), odd);
+  return wasm_v128_bitselect(wasm_v128_and(up, wasm_i32x4_splat(-65536)), v, wasm_f32x4_eq(v, v));
+}
+
+IGPT__INLINE void K(storeh)(uint16_t *p, V v)
+{
+  V quiet = wasm_v128_andnot(wasm_i32x4_splat(0x400000), wasm_f32x4_eq(v, v));
+  V half = wasm_u32x4_shr(wasm_v128_or(K(bf16)(v), quiet), 16);
+  wasm_v128_store64_lane(p, wasm_u16x8_narrow_i32x4(half, half), 0);
+}
+
+IGPT__INLINE V K(loadb)(const int8_t *p)
+{
+  V half = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_zero(p));
+  return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(half));
+}
+
+IGPT__INLINE void K(storeb)(int8_t *p, V v)
+{
+  V whole = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(v));
+  V half = wasm_i16x8_narrow_i32x4(whole, whole);
+  wasm_v128_store32_lane(p, wasm_i8x16_narrow_i16x8(half, half), 0);
+}
+
+#define QUADS(a, b, c, d)                                                                         \
+  do {                                                                                            \
+    V ac = wasm_i32x4_shuffle(a, c, 0, 4, 1, 5), ac2 = wasm_i32x4_shuffle(a, c, 2, 6, 3, 7);      \
+    V bd = wasm_i32x4_shuffle(b, d, 0, 4, 1, 5), bd2 = wasm_i32x4_shuffle(b, d, 2, 6, 3, 7);      \
+    a = wasm_i32x4_shuffle(ac, bd, 0, 4, 1, 5);                                                   \
+    b = wasm_i32x4_shuffle(ac, bd, 2, 6, 3, 7);                                                   \
+    c = wasm_i32x4_shuffle(ac2, bd2, 0, 4, 1, 5);                                                 \
+    d = wasm_i32x4_shuffle(ac2, bd2, 2, 6, 3, 7);                                                 \
+  } while (0)
+
+IGPT__INLINE D K(squares)(D d, V v)
+{
+  D lo = wasm_f64x2_promote_low_f32x4(v);
+  D hi = wasm_f64x2_promote_low_f32x4(wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
+  return wasm_f64x2_add(wasm_f64x2_add(d, wasm_f64x2_mul(lo, lo)), wasm_f64x2_mul(hi, hi));
+}
+
+static double K(total)(D d)
+{
+  return wasm_f64x2_extract_lane(d, 0) + wasm_f64x2_extract_lane(d, 1);
+}
 #endif
 
 /* the sum of the lanes, pairwise, so that its rounding error grows with log2(W) */
@@ -1785,7 +2385,9 @@ TARGET static float K(sum)(V v)
 
 /* c = a b [+ c]. The whole tile stays in registers while p runs: each step loads NR vectors of b
    and MR single floats of a for MR * NR multiply-adds, so that the loads hide behind the
-   arithmetic. Inlined with a constant for `rows`, of which m are stored. */
+   arithmetic. Rows of b that fill lines of the cache come from the second one, or from further off,
+   and are asked for some steps ahead; beyond the last there is mostly the next panel. Inlined with
+   a constant for `rows`, of which m are stored. */
 TARGET IGPT__INLINE void K(tile_rows)(float *c, size_t ldc, const float *a, const float *b,
                                       size_t ldb, size_t rows, size_t m, size_t k, int accumulate)
 {
@@ -1799,6 +2401,9 @@ TARGET IGPT__INLINE void K(tile_rows)(float *c, size_t ldc, const float *a, cons
   }
   for (p = 0; p < k; p++, a += MR, b += ldb) {
     V row[NR];
+    IGPT__UNROLL
+    for (j = 0; j + 16 <= NR * W; j += 16)
+      IGPT__PREFETCH((const void *)((uintptr_t)(b + j) + IGPT__TILE_AHEAD * ldb * sizeof *b));
     IGPT__UNROLL
     for (j = 0; j < NR; j++) row[j] = LOAD(b + j * W);
     IGPT__UNROLL
@@ -1841,6 +2446,7 @@ TARGET IGPT__INLINE void K(thin_piece)(float *y, size_t ldy, const float *x, con
       if (p < rows && j < vectors) {
         const float *from = w + p * ldw + j * W;
         piece[p][j] = lanes < W ? LOADN(from, lanes) : LOAD(from);
+        if (W > 1) IGPT__PREFETCH((const void *)((uintptr_t)from + rows * ldw * sizeof *from));
         if (round) piece[p][j] = BF16(piece[p][j]);
       }
   }
@@ -1901,6 +2507,193 @@ TARGET static void K(thin)(float *y, size_t ldy, const float *x, size_t ldx, con
   }
 }
 
+/* ---- with weights of few bits ---------------------------------------------------------------- */
+
+/* W numbers of w, of which each is exact in float32 */
+TARGET IGPT__INLINE V K(widen)(const void *w, size_t at, int bytes)
+{
+  if (bytes == 4) return LOAD((const float *)w + at);
+  return bytes == 2 ? LOADH((const uint16_t *)w + at) : LOADB((const int8_t *)w + at);
+}
+
+/* Memory comes faster where it is asked for some time before it is used, and faster from several
+   places at a time than from one: the rows of a few panels, side by side, some rows ahead. `whole`:
+   rows from the begin of a panel on, not such that other columns have brought before. */
+TARGET IGPT__INLINE void K(ahead)(const void *w, size_t at, size_t apart, int bytes, size_t vectors,
+                                  int whole)
+{
+#if W > 1
+  const size_t row = IGPT__NARROW_COLUMNS * (size_t)bytes;
+  size_t j, line;
+  IGPT__UNROLL
+  for (j = 0; j < vectors; j += IGPT__NARROW_COLUMNS / W)
+    if (whole) {                  /* not by pointers, which may not go where there is no array */
+      const uintptr_t from = (uintptr_t)w + IGPT__NARROW_AHEAD +
+                             (at + j * W / IGPT__NARROW_COLUMNS * apart) * (size_t)bytes;
+      IGPT__UNROLL
+      for (line = 0; line < row; line += 64) IGPT__PREFETCH((const void *)(from + line));
+    }
+#else
+  (void)w, (void)at, (void)apart, (void)bytes, (void)vectors, (void)whole;
+#endif
+}
+
+/* `rows` rows of x, of which m are stored, by `vectors` vectors of each row of w, the last with
+   `last` columns. The sums stay in registers for all of k, so that w is read once, y written once.
+   Inlined with constants for rows, vectors, bytes. */
+TARGET IGPT__INLINE void K(narrow_piece)(float *y, size_t ldy, const float *x, const void *w,
+                                         size_t at, size_t ldw, size_t apart, int bytes,
+                                         const float *scale, size_t m, size_t k, int accumulate,
+                                         size_t rows, size_t vectors, size_t last, int whole)
+{
+  V sum[MR][NARROW];
+  size_t p, i, j;
+  IGPT__UNROLL
+  for (i = 0; i < MR; i++) {
+    IGPT__UNROLL
+    for (j = 0; j < NARROW; j++)
+      if (i < rows && j < vectors) {
+        const float *from = y + i * ldy + j * W;
+        sum[i][j] = bytes == 1 || !accumulate || i >= m ? ZERO()
+                    : j + 1 < vectors || last == W ? LOAD(from) : LOADN(from, last);
+      }
+  }
+  for (p = 0; p < k; p++, x += rows, at += ldw) {
+    K(ahead)(w, at, apart, bytes, vectors, whole);
+    if (rows == 1) {
+      V factor = SPLAT(x[0]);
+      IGPT__UNROLL
+      for (j = 0; j < NARROW; j++)
+        if (j < vectors)
+          sum[0][j] = FMA(factor, K(widen)(w, at + j * W / IGPT__NARROW_COLUMNS * apart +
+                                              j * W % IGPT__NARROW_COLUMNS, bytes), sum[0][j]);
+    } else {
+      V row[NARROW];
+      IGPT__UNROLL
+      for (j = 0; j < NARROW; j++)
+        if (j < vectors) row[j] = K(widen)(w, at + j * W, bytes);
+      IGPT__UNROLL
+      for (i = 0; i < MR; i++)
+        if (i < rows) {
+          V factor = SPLAT(x[i]);
+          IGPT__UNROLL
+          for (j = 0; j < NARROW; j++)
+            if (j < vectors) sum[i][j] = FMA(factor, row[j], sum[i][j]);
+        }
+    }
+  }
+  IGPT__UNROLL
+  for (i = 0; i < MR; i++)
+    if (i < rows && i < m) {
+      IGPT__UNROLL
+      for (j = 0; j < NARROW; j++)
+        if (j < vectors) {
+          const int full = j + 1 < vectors || last == W;
+          float *to = y + i * ldy + j * W;
+          V v = sum[i][j];
+          if (bytes == 1) {
+            V s = full ? LOAD(scale + j * W) : LOADN(scale + j * W, last);
+            if (!accumulate) v = MUL(v, s);
+            else v = FMA(v, s, full ? LOAD(to) : LOADN(to, last));
+          }
+          if (full) STORE(to, v);
+          else STOREN(to, v, last);
+        }
+    }
+}
+
+/* As many columns from j on as come in whole runs of `vectors` vectors: where the rest begins */
+TARGET IGPT__INLINE size_t K(narrow_runs)(float *y, size_t ldy, const float *x, const void *w,
+                                          size_t ldw, size_t apart, int bytes, const float *scale,
+                                          size_t m, size_t n, size_t k, int accumulate, size_t rows,
+                                          size_t vectors, size_t j)
+{
+  for (; j + vectors * W <= n; j += vectors * W) {
+    const size_t inside = j % IGPT__NARROW_COLUMNS;
+    K(narrow_piece)(y + j, ldy, x, w, j / IGPT__NARROW_COLUMNS * apart + inside, ldw, apart, bytes,
+                    scale + j, m, k, accumulate, rows, vectors, W, inside == 0);
+  }
+  return j;
+}
+
+/* The fewer rows, the more vectors side by side, since a sum waits for its own last addition. */
+TARGET IGPT__INLINE void K(narrow_rows)(float *y, size_t ldy, const float *x, const void *w,
+                                        size_t ldw, size_t apart, int bytes, const float *scale,
+                                        size_t m, size_t n, size_t k, int accumulate, size_t rows,
+                                        size_t vectors)
+{
+  size_t j = K(narrow_runs)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, rows,
+                            vectors, 0);
+  if (vectors / 2 * W >= IGPT__NARROW_COLUMNS)
+    j = K(narrow_runs)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, rows,
+                       vectors / 2, j);
+  if (vectors / 4 * W >= IGPT__NARROW_COLUMNS)
+    j = K(narrow_runs)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, rows,
+                       vectors / 4, j);
+  for (; j < n; j += W) {
+    const size_t inside = j % IGPT__NARROW_COLUMNS;
+    K(narrow_piece)(y + j, ldy, x, w, j / IGPT__NARROW_COLUMNS * apart + inside, ldw, apart, bytes,
+                    scale + j, m, k, accumulate, rows, 1, n - j < W ? n - j : W, inside == 0);
+  }
+}
+
+TARGET IGPT__INLINE void K(narrow_bytes)(float *y, size_t ldy, const float *x, size_t lanes,
+                                         const void *w, size_t ldw, size_t apart, int bytes,
+                                         const float *scale, size_t m, size_t n, size_t k,
+                                         int accumulate)
+{
+  if (lanes == 1)
+    K(narrow_rows)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, 1, NARROW);
+  else if (lanes == MR / 3)
+    K(narrow_rows)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, MR / 3, 4);
+  else if (lanes == 2 * MR / 3)
+    K(narrow_rows)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, 2 * MR / 3, NR);
+  else
+    K(narrow_rows)(y, ldy, x, w, ldw, apart, bytes, scale, m, n, k, accumulate, MR, NR);
+}
+
+TARGET static void K(narrow)(float *y, size_t ldy, const float *x, size_t lanes, const void *w,
+                             size_t ldw, size_t apart, int bytes, const float *scale, size_t m,
+                             size_t n, size_t k, int accumulate)
+{
+  if (bytes == 4) K(narrow_bytes)(y, ldy, x, lanes, w, ldw, apart, 4, y, m, n, k, accumulate);
+  else if (bytes == 2) K(narrow_bytes)(y, ldy, x, lanes, w, ldw, apart, 2, y, m, n, k, accumulate);
+  else K(narrow_bytes)(y, ldy, x, lanes, w, ldw, apart, 1, scale, m, n, k, accumulate);
+}
+
+TARGET static void K(halve)(uint16_t *to, const float *from, size_t n)
+{
+  size_t i = 0;
+  for (; i + W <= n; i += W) STOREH(to + i, LOAD(from + i));
+  for (; i < n; i++) to[i] = igpt__half(from[i]);
+}
+
+/* What is not finite becomes NaN times zero, and stays in the sum. */
+TARGET static void K(peaks)(float *most, const float *x, size_t lanes, size_t k)
+{
+  size_t p, i;
+  for (i = 0; i < lanes; i += W) {
+    V top = LOAD(most + i), odd = ZERO();
+    for (p = 0; p < k; p++) {
+      V v = LOAD(x + p * lanes + i);
+      odd = FMA(v, ZERO(), odd);
+      top = MAX(MAX(v, SUB(ZERO(), v)), top);
+    }
+    STORE(most + i, ADD(top, odd));
+  }
+}
+
+TARGET static void K(quantise)(int8_t *to, const float *x, const float *factor, size_t lanes,
+                               size_t k)
+{
+  size_t p, i;
+  for (p = 0; p < k; p++)
+    for (i = 0; i < lanes; i += W)
+      STOREB(to + p * lanes + i, MUL(LOAD(x + p * lanes + i), LOAD(factor + i)));
+}
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
 /* Rows lie in memory one after the other: four of them are taken at a time and transposed, in
    pieces of 64 p, so that what is written stays in the first cache until its lines are full. Runs
    of four floats are written even where fewer lanes are left, as long as they stay in the panel:
@@ -1916,7 +2709,7 @@ TARGET IGPT__INLINE void K(pack_rows)(float *to, size_t lanes, const float *from
       const size_t end = lanes - (r -= 4) < 4 ? lanes : r + 4;
       p = start;
 #if W > 1
-      if (r < have) {
+      if (r < have && lanes > 3) {
         const float *row = from + r * lane_stride;
         for (; p + W <= stop && (p + W - 1) * lanes + r + 4 <= lanes * k; p += W) {
           V a = LOAD(row + p), b = ZERO(), c = ZERO(), d = ZERO();
@@ -1985,6 +2778,13 @@ TARGET IGPT__INLINE void K(pack_panels)(float *to, size_t lanes, const float *fr
                                         size_t k, int round)
 {
   size_t p, i, have, step = lanes;
+  if (lanes == 1 && k_stride == 1) {                       /* nothing to turn */
+    for (i = 0; i < count; i++, from += lane_stride, to += k) {
+      for (p = 0; p + W <= k; p += W) STORE(to + p, round ? BF16(LOAD(from + p)) : LOAD(from + p));
+      for (; p < k; p++) to[p] = round ? igpt__round_bf16(from[p]) : from[p];
+    }
+    return;
+  }
   if (lane_stride == 1 && lanes < 128) step = 128 / lanes * lanes;
   for (; count > 0; count -= have, from += have * lane_stride, to += step * k) {
     have = count < step ? count : step;
@@ -2115,7 +2915,7 @@ TARGET static double K(sum_squares)(const float *x, size_t n)
   return (TOTAL(s0) + TOTAL(s2)) + (TOTAL(s1) + TOTAL(s3));
 }
 
-TARGET static float K(max)(const float *x, size_t n)
+TARGET static float K(maximum)(const float *x, size_t n)
 {
   V most = SPLAT(-HUGE_VALF), next = most;
   float lane[W], best;
@@ -2246,9 +3046,33 @@ TARGET static void K(softmax_block)(float *s, size_t n, float scale, float *most
   }
 }
 
+/* total = others + self = 1 + excess, after the largest logit, `top`, has become 1. If that is the
+   label's, excess is `others` as they are. */
+TARGET static void K(class_loss)(float *z, float *own, float *gap, float *excess, size_t n,
+                                 size_t lanes)
+{
+  size_t i, j;
+  for (j = 0; j < lanes; j += W, z += W) {
+    V logit = LOAD(own + j), top = logit, others = ZERO(), self, part;
+    for (i = 0; i < n; i++) top = MAX(LOAD(z + i * lanes), top);
+    for (i = 0; i < n; i++) {
+      V e = K(exp)(SUB(LOAD(z + i * lanes), top));
+      others = ADD(others, e);
+      STORE(z + i * lanes, e);
+    }
+    self = K(exp)(SUB(logit, top));
+    part = DIV(SPLAT(1.0f), ADD(others, self));
+    for (i = 0; i < n; i++) STORE(z + i * lanes, MUL(LOAD(z + i * lanes), part));
+    STORE(own + j, MUL(SUB(ZERO(), others), part));
+    STORE(gap + j, SUB(top, logit));
+    STORE(excess + j, BELOW(logit, top, ADD(SUB(others, SPLAT(1.0f)), self), others));
+  }
+}
+
 TARGET static float K(norm)(float *y, const float *x, const float *g, float epsilon, size_t n)
 {
-  float r = 1.0f / sqrtf(K(dot)(x, x, n) / (float)(n > 0 ? n : 1) + epsilon);
+  const float mean = K(dot)(x, x, n) / (float)(n > 0 ? n : 1) + epsilon;
+  const float r = 1.0f / sqrtf(mean) + (mean - mean);       /* infinity - infinity is NaN */
   V factor = SPLAT(r);
   size_t i = 0;
   if (!y) return r;
@@ -2324,7 +3148,8 @@ TARGET static void K(nearest)(uint16_t *index, const float *points, const float 
 
 /* Four pixels at a time. Rows of four floats are transposed to planes, and then four pixels'
    distances, so that a lane sees those of half a list one after the other; a later one must be
-   nearer to win. A list is one vector of AVX2, which AVX-512 borrows, and two of NEON. */
+   nearer to win. A list is one vector of AVX2, which AVX-512 borrows, and two of NEON or
+   WebAssembly. */
 #if IGPT__PASS == 1
 static void K(among)(uint16_t *index, const uint8_t *rgb, const float *centres,
                      const uint16_t *lists, const uint16_t *which, size_t count)
@@ -2534,8 +3359,9 @@ TARGET static void K(adam)(float *w, float *m, float *v, float *g, const igpt__a
 #endif /* IGPT_NO_TRAIN */
 
 static const igpt_kernels K(kernels) = {
-  ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(dot), K(dots), K(sum_squares), K(max), K(axpy),
-  K(add), K(scale), K(exp_sum), K(softmax_block), K(norm), K(gelu), K(nearest),
+  ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(narrow), K(halve), K(peaks), K(quantise), K(dot),
+  K(dots), K(sum_squares), K(maximum), K(axpy), K(add), K(scale), K(exp_sum), K(softmax_block),
+  K(class_loss), K(norm), K(gelu), K(nearest),
 #if IGPT__PASS == 3
   igpt__among_avx2,
 #else
@@ -2554,6 +3380,7 @@ static const igpt_kernels K(kernels) = {
 #undef W
 #undef MR
 #undef NR
+#undef NARROW
 #undef TR
 #undef DR
 #undef ZERO
@@ -2574,6 +3401,10 @@ static const igpt_kernels K(kernels) = {
 #undef WHOLE
 #undef POWER
 #undef BF16
+#undef LOADH
+#undef STOREH
+#undef LOADB
+#undef STOREB
 #undef QUADS
 #undef STOREQ
 #undef ROWS
@@ -2602,51 +3433,148 @@ static const igpt_kernels K(kernels) = {
 
    What the instruction computes is written down to the bit in TDPBF16PS of Intel's "Software
    Developer's Manual", volume 2. So it can be emulated, and the tests run all of this on any
-   machine; only the few words below differ:
+   machine; only the words below differ, and the bits are the same:
 
      TILES ENTER LEAVE    the tiles of a task, and what precedes and follows their use
+     FENCE                what was stored before is in memory now, and what is loaded next is not
      TILE_ZERO(t)         tile t becomes zero
      TILE_LOAD(t,p,step)  ... 16 rows of 64 bytes, `step` bytes apart
      TILE_STORE(t,p,step) the same way back
      TILE_DOT(c,a,b)      tile c += a b
+
+     V, H                 16 floats; 16 pairs of bfloat16
+     LANES(n)             a mask of the first n of 16, n of any size
+     LOAD STORE SPLAT ADD SUB MUL DIV FMA MAX   as in part 6; LOADM STOREM those of a mask
+     ONLY(m,v,w)          v in the lanes of the mask, w in the others
+     ABOVE(v,w)           the mask of the lanes where v > w
+     REST(v)              v - floor(v), rounded downwards
+     SCALE(v,w)           v 2^floor(w)
+     EXPONENT(v)          floor(log2 v), v > 0
+     BITS(v) FLOATS(h)    the same 64 bytes as the other type
+     HALVES(v,w)          v and w rounded to nearest even, as 16 and 16 bfloat16
+     PLUS(v,h)            v + the second of each pair + the first, no denormals
+     LOADH(n,p)           the first n of 32 bfloat16, n of any size
+     WIDEN(m,p)           16 bfloat16 as floats, those of a mask
+     NARROW(p,m,v)        the same way back, rounded
+     PAIR(l,p,m,q)        the pairs (p[i], q[i]), each where its mask has it
+     GUESS(v)             -1 / v to 5 %, v < 0
+     ZIP(h)               the pairs (h[i], h[16 + i])
+     LOW(g,h) HIGH(g,h)   the pairs (g[i], h[i]) for i = 0..3, 8..11, 16..19, 24..27; for the others
+     STOREH(p,h)          64 bytes
+     TRANSPOSE(t)         16 by 16 pairs, or floats
 
    Guide: Intel, "64 and IA-32 Architectures Optimization Reference Manual", chapter 20.          */
 
 #if IGPT__PASS == 5
   #define K(name) IGPT__CAT(igpt__tiles_##name, _plain)
   #define TARGET
-#elif IGPT__PASS == 6
+  #define V igpt__lanes
+  #define H igpt__lanes
+  #define LOAD(p) igpt__lanes_load(p, 0xffff)
+  #define STORE(p, v) igpt__lanes_store(p, 0xffff, v)
+  #define LOADM(m, p) igpt__lanes_load(p, m)
+  #define STOREM(p, m, v) igpt__lanes_store(p, m, v)
+  #define SPLAT(x) igpt__lanes_splat(x)
+  #define ADD(a, b) igpt__lanes_add(a, b)
+  #define SUB(a, b) igpt__lanes_sub(a, b)
+  #define MUL(a, b) igpt__lanes_mul(a, b)
+  #define DIV(a, b) igpt__lanes_div(a, b)
+  #define FMA(a, b, c) igpt__lanes_fma(a, b, c)
+  #define MAX(a, b) igpt__lanes_max(a, b)
+  #define ONLY(m, v, w) igpt__lanes_only(m, v, w)
+  #define ABOVE(v, w) igpt__lanes_above(v, w)
+  #define REST(v) igpt__lanes_rest(v)
+  #define SCALE(v, w) igpt__lanes_scale(v, w)
+  #define EXPONENT(v) igpt__lanes_exponent(v)
+  #define BITS(v) (v)
+  #define FLOATS(h) (h)
+  #define HALVES(v, w) igpt__lanes_halves(v, w)
+  #define PLUS(v, h) igpt__lanes_plus(v, h)
+  #define ZIP(h) igpt__lanes_zip(h)
+  #define LOW(g, h) igpt__lanes_weave(g, h, 0)
+  #define HIGH(g, h) igpt__lanes_weave(g, h, 4)
+  #define STOREH(p, h) memcpy(p, (h).half, 64)
+  #define LOADH(n, p) igpt__lanes_loadh(n, p)
+  #define WIDEN(m, p) igpt__lanes_widen(m, p)
+  #define NARROW(p, m, v) igpt__lanes_narrow(p, m, v)
+  #define PAIR(l, p, m, q) igpt__lanes_pair(l, p, m, q)
+  #define GUESS(v) igpt__lanes_guess(v)
+  #define TRANSPOSE(t) igpt__lanes_transpose(t)
+#else
+#if IGPT__PASS == 6
   #define K(name) IGPT__CAT(igpt__tiles_##name, _vectors)
-  #define TARGET IGPT__TARGET("avx512f,avx512bw,avx512bf16")
+  #define TARGET IGPT__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
 #else
   #define K(name) IGPT__CAT(igpt__tiles_##name, _amx)
-  #define TARGET IGPT__TARGET("avx512f,avx512bw,avx512bf16,amx-tile,amx-bf16")
+  #define TARGET                                                                                  \
+    IGPT__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")
 #endif
+  #define V __m512
+  #define H __m512i
+  #define LOAD(p) _mm512_loadu_ps(p)
+  #define STORE(p, v) _mm512_storeu_ps(p, v)
+  #define LOADM(m, p) _mm512_maskz_loadu_ps(m, p)
+  #define STOREM(p, m, v) _mm512_mask_storeu_ps(p, m, v)
+  #define SPLAT(x) _mm512_set1_ps(x)
+  #define ADD(a, b) _mm512_add_ps(a, b)
+  #define SUB(a, b) _mm512_sub_ps(a, b)
+  #define MUL(a, b) _mm512_mul_ps(a, b)
+  #define DIV(a, b) _mm512_div_ps(a, b)
+  #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+  #define MAX(a, b) _mm512_maskz_max_ps(0xffff, a, b)
+  #define ONLY(m, v, w) _mm512_mask_blend_ps(m, w, v)
+  #define ABOVE(v, w) ((uint16_t)_mm512_cmp_ps_mask(v, w, _CMP_GT_OQ))
+  #define REST(v) _mm512_maskz_reduce_ps(0xffff, v, 0x09)
+  #define SCALE(v, w) _mm512_maskz_scalef_ps(0xffff, v, w)
+  #define EXPONENT(v) _mm512_maskz_cvtepi32_ps(0xffff, _mm512_sub_epi32(                          \
+    _mm512_maskz_srli_epi32(0xffff, BITS(v), 23), _mm512_set1_epi32(127)))
+  #define BITS(v) _mm512_castps_si512(v)
+  #define FLOATS(h) _mm512_castsi512_ps(h)
+  #define HALVES(v, w) ((__m512i)_mm512_cvtne2ps_pbh(w, v))
+  #define PLUS(v, h) K(plus)(v, h)
+  #define ZIP(h) K(zip)(h)
+  #define LOW(g, h) _mm512_unpacklo_epi16(g, h)
+  #define HIGH(g, h) _mm512_unpackhi_epi16(g, h)
+  #define STOREH(p, h) _mm512_storeu_si512(p, h)
+  #define LOADH(n, p) _mm512_maskz_loadu_epi16((n) < 32 ? (1u << (n)) - 1u : 0xffffffffu, p)
+  #define WIDEN(m, p) FLOATS(_mm512_maskz_slli_epi32(0xffff, K(widen)(m, p), 16))
+  #define NARROW(p, m, v) _mm256_mask_storeu_epi16(p, m, (__m256i)_mm512_cvtneps_pbh(v))
+  #define PAIR(l, p, m, q) _mm512_or_si512(K(widen)(l, p), BITS(WIDEN(m, q)))
+  #define GUESS(v) FLOATS(_mm512_sub_epi32(_mm512_set1_epi32((int)0xfef311c7), BITS(v)))
+  #define TRANSPOSE(t) K(transpose)(t)
+#endif
+  #define LANES(n) ((uint16_t)((n) < 16 ? (1u << (n)) - 1u : 0xffffu))
 #if IGPT__PASS == 7
-  #define TILES igpt__tile_shapes tiles
-  #define ENTER() K(enter)(&tiles)
-  #define LEAVE() _tile_release()
+  #define TILES igpt__tile_shapes
+  #define ENTER(tiles) K(enter)(tiles)
+  #define LEAVE(tiles) _tile_release()
+  #define FENCE(tiles) __asm__ volatile("" : : "r"(tiles) : "memory")
   #define TILE_ZERO(t) _tile_zero(t)
   #define TILE_LOAD(t, p, step) _tile_loadd(t, p, step)
   #define TILE_STORE(t, p, step) _tile_stored(t, p, step)
   #define TILE_DOT(c, a, b) _tile_dpbf16ps(c, a, b)
 #else
-  #define TILES igpt__tile tiles[8]
-  #define ENTER() memset(tiles, 0xff, sizeof tiles)
-  #define LEAVE() memset(tiles, 0xff, sizeof tiles)
-  #define TILE_ZERO(t) memset(&tiles[t], 0, sizeof tiles[t])
-  #define TILE_LOAD(t, p, step) igpt__tile_load(&tiles[t], p, step)
-  #define TILE_STORE(t, p, step) igpt__tile_store(&tiles[t], p, step)
-  #define TILE_DOT(c, a, b) igpt__tile_dot(&tiles[c], &tiles[a], &tiles[b])
+  #define TILES igpt__tile_set
+  #define ENTER(tiles) memset(tiles, 0xff, sizeof *tiles)
+  #define LEAVE(tiles) memset(tiles, 0xff, sizeof *tiles)
+  #define FENCE(tiles) ((void)0)
+  #define TILE_ZERO(t) memset(&tiles->tile[t], 0, sizeof *tiles->tile)
+  #define TILE_LOAD(t, p, step) igpt__tile_load(&tiles->tile[t], p, step)
+  #define TILE_STORE(t, p, step) igpt__tile_store(&tiles->tile[t], p, step)
+  #define TILE_DOT(c, a, b) igpt__tile_dot(&tiles->tile[c], &tiles->tile[a], &tiles->tile[b])
 #endif
 
-/* ---- emulated tiles -------------------------------------------------------------------------- */
+/* ---- emulated tiles and vectors -------------------------------------------------------------- */
 
 #if IGPT__PASS == 5
 typedef union igpt__tile {
   uint16_t half[16][32];
   float whole[16][16];
 } igpt__tile;
+
+typedef struct igpt__tile_set {
+  igpt__tile tile[8];
+} igpt__tile_set;
 
 static void igpt__tile_load(igpt__tile *tile, const void *from, size_t step)
 {
@@ -2678,6 +3606,15 @@ static float igpt__tile_float(uint16_t half)
   return igpt__tile_flush(x);
 }
 
+static uint16_t igpt__tile_half(float x)
+{
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (x != x) return (uint16_t)(bits >> 16 | 0x40u);
+  if (!(bits & 0x7f800000u)) return (uint16_t)(bits >> 16 & 0x8000u);
+  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
 /* c[i][j] += (sum over even k) + (sum over odd k), each in ascending order from zero. A product of
    two bfloat16 is exact in float32, every sum is rounded to nearest even, and denormals are zero
    wherever they come up. */
@@ -2700,61 +3637,176 @@ static void igpt__tile_dot(igpt__tile *c, const igpt__tile *a, const igpt__tile 
                                         igpt__tile_flush(even[j] + odd[j]));
   }
 }
-#endif
 
-/* ---- the scope in which tiles may be used ---------------------------------------------------- */
+typedef union igpt__lanes {
+  float    whole[16];
+  uint32_t pair[16];
+  uint16_t half[32];
+} igpt__lanes;
 
-#if IGPT__PASS == 7
-/* What ldtilecfg reads. Eight tiles of 16 rows by 64 bytes; unused ones are described too. */
-typedef struct igpt__tile_shapes {
-  uint8_t  palette, start_row, reserved[14];
-  uint16_t row_bytes[16];
-  uint8_t  rows[16];
-} igpt__tile_shapes;
-
-/* gcc 12 believes that _tile_loadconfig reads 8 bytes of the 64, and drops the stores of the
-   others; and that _tile_loadd reads no memory at all. The empty statement says better: these
-   stores, and those of all that was packed before, are done when the first tile is loaded. */
-TARGET static void K(enter)(igpt__tile_shapes *tiles)
+static igpt__lanes igpt__lanes_load(const float *from, uint16_t mask)
 {
-  int i;
-  memset(tiles, 0, sizeof *tiles);
-  tiles->palette = 1;
-  for (i = 0; i < 8; i++) {
-    tiles->rows[i] = 16;
-    tiles->row_bytes[i] = 64;
-  }
-  __asm__ volatile("" : : "r"(tiles) : "memory");
-  _tile_loadconfig(tiles);
+  igpt__lanes v;
+  size_t i;
+  for (i = 0; i < 16; i++) v.whole[i] = mask >> i & 1 ? from[i] : 0;
+  return v;
 }
-#endif
 
-/* ---- packing --------------------------------------------------------------------------------- */
+static void igpt__lanes_store(float *to, uint16_t mask, igpt__lanes v)
+{
+  size_t i;
+  for (i = 0; i < 16; i++)
+    if (mask >> i & 1) to[i] = v.whole[i];
+}
 
-#if IGPT__PASS == 5
-static uint16_t igpt__tile_half(float x)
+static igpt__lanes igpt__lanes_splat(float x)
+{
+  igpt__lanes v;
+  size_t i;
+  for (i = 0; i < 16; i++) v.whole[i] = x;
+  return v;
+}
+
+/* Rounded downwards as the instruction does it, which is below 1 for any v < 0. */
+static float igpt__lane_rest(float x)
+{
+  const double exact = (double)x - floor((double)x);
+  float rest = (float)exact;
+  if (x - x != 0) return x == x ? 0 : x;
+  if ((double)rest > exact || rest >= 1) rest = nextafterf(rest, 0);
+  return exact > 0 ? rest : -0.0f;
+}
+
+static float igpt__lane_scale(float x, float power)
+{
+  if (power != power) return power;
+  return ldexpf(x, power < -400 ? -400 : power > 400 ? 400 : (int)floorf(power));
+}
+
+static float igpt__lane_exponent(float x)
 {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
-  if (x != x) return (uint16_t)(bits >> 16 | 0x40u);
-  if (!(bits & 0x7f800000u)) return (uint16_t)(bits >> 16 & 0x8000u);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  return (float)((int32_t)(bits >> 23) - 127);
 }
 
-/* One tile from up to 16 lanes and 32 k, and zeros */
-static void K(pack_tile)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
-                         size_t lanes, size_t k, int pairs)
+#define LANE_BY_LANE(name, arguments, what)                                                       \
+  static igpt__lanes IGPT__CAT(igpt__lanes_, name) arguments                                      \
+  {                                                                                               \
+    size_t i;                                                                                     \
+    for (i = 0; i < 16; i++) a.whole[i] = what;                                                   \
+    return a;                                                                                     \
+  }
+LANE_BY_LANE(add, (igpt__lanes a, igpt__lanes b), a.whole[i] + b.whole[i])
+LANE_BY_LANE(sub, (igpt__lanes a, igpt__lanes b), a.whole[i] - b.whole[i])
+LANE_BY_LANE(mul, (igpt__lanes a, igpt__lanes b), a.whole[i] * b.whole[i])
+LANE_BY_LANE(div, (igpt__lanes a, igpt__lanes b), a.whole[i] / b.whole[i])
+LANE_BY_LANE(fma, (igpt__lanes a, igpt__lanes b, igpt__lanes c),
+             fmaf(a.whole[i], b.whole[i], c.whole[i]))
+LANE_BY_LANE(max, (igpt__lanes a, igpt__lanes b),
+             a.whole[i] > b.whole[i] ? a.whole[i] : b.whole[i])
+LANE_BY_LANE(only, (uint16_t mask, igpt__lanes a, igpt__lanes b),
+             mask >> i & 1 ? a.whole[i] : b.whole[i])
+LANE_BY_LANE(rest, (igpt__lanes a), igpt__lane_rest(a.whole[i]))
+LANE_BY_LANE(scale, (igpt__lanes a, igpt__lanes b), igpt__lane_scale(a.whole[i], b.whole[i]))
+LANE_BY_LANE(exponent, (igpt__lanes a), igpt__lane_exponent(a.whole[i]))
+#undef LANE_BY_LANE
+
+static uint16_t igpt__lanes_above(igpt__lanes a, igpt__lanes b)
 {
-  size_t lane, p;
-  memset(to, 0, 16 * 32 * sizeof *to);
-  for (lane = 0; lane < lanes; lane++)
-    for (p = 0; p < k; p++)
-      to[pairs ? p / 2 * 32 + 2 * lane + p % 2 : 32 * lane + p] =
-        igpt__tile_half(from[lane * lane_stride + p * k_stride]);
+  uint16_t mask = 0;
+  size_t i;
+  for (i = 0; i < 16; i++) mask = (uint16_t)(mask | (a.whole[i] > b.whole[i]) << i);
+  return mask;
+}
+
+static igpt__lanes igpt__lanes_halves(igpt__lanes a, igpt__lanes b)
+{
+  igpt__lanes h;
+  size_t i;
+  for (i = 0; i < 32; i++) h.half[i] = igpt__tile_half(i < 16 ? a.whole[i] : b.whole[i - 16]);
+  return h;
+}
+
+static igpt__lanes igpt__lanes_plus(igpt__lanes a, igpt__lanes h)
+{
+  size_t i;
+  for (i = 0; i < 16; i++) {
+    const float second = igpt__tile_flush(igpt__tile_flush(a.whole[i]) +
+                                          igpt__tile_float(h.half[2 * i + 1]));
+    a.whole[i] = igpt__tile_flush(second + igpt__tile_float(h.half[2 * i]));
+  }
+  return a;
+}
+
+static igpt__lanes igpt__lanes_loadh(size_t n, const uint16_t *from)
+{
+  igpt__lanes h;
+  size_t i;
+  for (i = 0; i < 32; i++) h.half[i] = (uint16_t)(i < n ? from[i] : 0);
+  return h;
+}
+
+static igpt__lanes igpt__lanes_pair(uint16_t low, const uint16_t *from, uint16_t high,
+                                    const uint16_t *next)
+{
+  igpt__lanes h;
+  size_t i;
+  for (i = 0; i < 16; i++)
+    h.pair[i] = (uint32_t)(low >> i & 1 ? from[i] : 0) |
+                (uint32_t)(high >> i & 1 ? next[i] : 0) << 16;
+  return h;
+}
+
+static igpt__lanes igpt__lanes_widen(uint16_t mask, const uint16_t *from)
+{
+  return igpt__lanes_pair(0, from, mask, from);
+}
+
+static void igpt__lanes_narrow(uint16_t *to, uint16_t mask, igpt__lanes v)
+{
+  size_t i;
+  for (i = 0; i < 16; i++)
+    if (mask >> i & 1) to[i] = igpt__tile_half(v.whole[i]);
+}
+
+static igpt__lanes igpt__lanes_guess(igpt__lanes v)
+{
+  size_t i;
+  for (i = 0; i < 16; i++) v.pair[i] = 0xfef311c7u - v.pair[i];
+  return v;
+}
+
+static igpt__lanes igpt__lanes_zip(igpt__lanes a)
+{
+  igpt__lanes h;
+  size_t i;
+  for (i = 0; i < 32; i++) h.half[i] = a.half[i % 2 * 16 + i / 2];
+  return h;
+}
+
+static igpt__lanes igpt__lanes_weave(igpt__lanes a, igpt__lanes b, size_t first)
+{
+  igpt__lanes h;
+  size_t i;
+  for (i = 0; i < 16; i++) {
+    h.half[2 * i] = a.half[i / 4 * 8 + i % 4 + first];
+    h.half[2 * i + 1] = b.half[i / 4 * 8 + i % 4 + first];
+  }
+  return h;
+}
+
+static void igpt__lanes_transpose(igpt__lanes t[16])
+{
+  size_t i, j;
+  for (i = 0; i < 16; i++)
+    for (j = 0; j < i; j++) {
+      uint32_t pair = t[i].pair[j];
+      t[i].pair[j] = t[j].pair[i];
+      t[j].pair[i] = pair;
+    }
 }
 #else
-#define LANES(n) ((__mmask16)((n) < 16 ? (1u << (n)) - 1u : 0xffffu))
-#define HALVES(low, high) ((__m512i)_mm512_cvtne2ps_pbh(high, low))
 
 /* 16 x 16 numbers of 32 bits: pairs within each quarter of a register, then the quarters */
 TARGET IGPT__INLINE void K(transpose)(__m512i t[16])
@@ -2789,165 +3841,745 @@ TARGET IGPT__INLINE void K(transpose)(__m512i t[16])
   }
 }
 
-/* One tile whose k lie in a run: a register is a lane. */
-TARGET static void K(pack_along)(uint16_t *to, const float *from, size_t lane_stride, size_t lanes,
-                                 size_t k, int pairs)
+TARGET IGPT__INLINE __m512i K(widen)(uint16_t mask, const uint16_t *from)
 {
-  const __mmask16 low = LANES(k), high = LANES(k > 16 ? k - 16 : 0);
-  __m512i t[16];
-  size_t i;
-  IGPT__UNROLL
-  for (i = 0; i < 16; i++) {
-    const __mmask16 mine = i < lanes ? low : (__mmask16)0, more = i < lanes ? high : (__mmask16)0;
-    const float *row = i < lanes ? from + i * lane_stride : from;
-    t[i] = HALVES(_mm512_maskz_loadu_ps(mine, row), _mm512_maskz_loadu_ps(more, row + 16));
-  }
-  if (pairs) K(transpose)(t);
-  IGPT__UNROLL
-  for (i = 0; i < 16; i++) _mm512_storeu_si512(to + 32 * i, t[i]);
+  return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(mask, from));
 }
 
-/* One tile whose lanes lie in a run: a register is a pair of k. */
-TARGET static void K(pack_across)(uint16_t *to, const float *from, size_t k_stride, size_t lanes,
-                                  size_t k, int pairs)
+TARGET IGPT__INLINE __m512 K(plus)(__m512 v, __m512i h)
+{
+  const __m512i ones = _mm512_set1_epi32(0x3f803f80);
+  return _mm512_dpbf16_ps(v, (__m512bh)h, (__m512bh)ones);
+}
+
+TARGET IGPT__INLINE __m512i K(zip)(__m512i h)
 {
   static const uint16_t order[32] = { 0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,  21,
                                       6,  22, 7,  23, 8,  24, 9,  25, 10, 26, 11, 27,
                                       12, 28, 13, 29, 14, 30, 15, 31 };
-  const __m512i zip = _mm512_loadu_si512(order);
-  const __mmask16 mask = LANES(lanes);
-  __m512i t[16];
-  size_t i;
-  IGPT__UNROLL
-  for (i = 0; i < 16; i++) {
-    const __mmask16 even = 2 * i < k ? mask : (__mmask16)0;
-    const __mmask16 odd = 2 * i + 1 < k ? mask : (__mmask16)0;
-    const float *row = even ? from + 2 * i * k_stride : from, *next = odd ? row + k_stride : row;
-    t[i] = _mm512_maskz_permutexvar_epi16(0xffffffffu, zip,
-                                          HALVES(_mm512_maskz_loadu_ps(even, row),
-                                                 _mm512_maskz_loadu_ps(odd, next)));
-  }
-  if (!pairs) K(transpose)(t);
-  IGPT__UNROLL
-  for (i = 0; i < 16; i++) _mm512_storeu_si512(to + 32 * i, t[i]);
-}
-
-TARGET static void K(pack_tile)(uint16_t *to, const float *from, size_t lane_stride,
-                                size_t k_stride, size_t lanes, size_t k, int pairs)
-{
-  if (k_stride == 1) K(pack_along)(to, from, lane_stride, lanes, k, pairs);
-  else if (lane_stride == 1) K(pack_across)(to, from, k_stride, lanes, k, pairs);
-  else {                          /* no operand of the network has two strides */
-    float copy[16 * 32];
-    size_t i, p;
-    for (i = 0; i < lanes; i++)
-      for (p = 0; p < k; p++) copy[i * 32 + p] = from[i * lane_stride + p * k_stride];
-    K(pack_along)(to, copy, 32, lanes, k, pairs);
-  }
+  return _mm512_maskz_permutexvar_epi16(0xffffffffu, _mm512_loadu_si512(order), h);
 }
 #endif
 
+/* ---- the scope in which tiles may be used ---------------------------------------------------- */
+
+#if IGPT__PASS == 7
+/* What ldtilecfg reads. Eight tiles of 16 rows by 64 bytes; unused ones are described too. */
+typedef struct igpt__tile_shapes {
+  uint8_t  palette, start_row, reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t  rows[16];
+} igpt__tile_shapes;
+
+/* gcc 12 believes that _tile_loadconfig reads 8 bytes of the 64, and drops the stores of the
+   others; and that _tile_loadd reads no memory at all. The empty statement of FENCE says better. */
+TARGET static void K(enter)(igpt__tile_shapes *tiles)
+{
+  int i;
+  memset(tiles, 0, sizeof *tiles);
+  tiles->palette = 1;
+  for (i = 0; i < 8; i++) {
+    tiles->rows[i] = 16;
+    tiles->row_bytes[i] = 64;
+  }
+  FENCE(tiles);
+  _tile_loadconfig(tiles);
+}
+#endif
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+/* One tile whose k lie in a run: a register is a lane. half: of bfloat16, or of floats. */
+TARGET IGPT__INLINE void K(pack_along)(uint16_t *to, const void *from, int half, size_t lane_stride,
+                                       size_t lanes, size_t k, int pairs)
+{
+  const uint16_t low = LANES(k), high = LANES(k > 16 ? k - 16 : 0);
+  const uint16_t *halves = (const uint16_t *)from;
+  const float *floats = (const float *)from;
+  H t[16];
+  size_t i;
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) {
+    const size_t row = i < lanes ? i * lane_stride : 0;
+    const uint16_t mine = (uint16_t)(i < lanes ? low : 0), more = (uint16_t)(i < lanes ? high : 0);
+    if (half) t[i] = LOADH(i < lanes ? k : 0, halves + row);
+    else t[i] = HALVES(LOADM(mine, floats + row), LOADM(more, floats + row + 16));
+  }
+  if (pairs) TRANSPOSE(t);
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) STOREH(to + 32 * i, t[i]);
+}
+
+/* One tile whose lanes lie in a run: a register is a pair of k. */
+TARGET IGPT__INLINE void K(pack_across)(uint16_t *to, const void *from, int half, size_t k_stride,
+                                        size_t lanes, size_t k, int pairs)
+{
+  const uint16_t mask = LANES(lanes);
+  const uint16_t *halves = (const uint16_t *)from;
+  const float *floats = (const float *)from;
+  H t[16];
+  size_t i;
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) {
+    const uint16_t even = (uint16_t)(2 * i < k ? mask : 0);
+    const uint16_t odd = (uint16_t)(2 * i + 1 < k ? mask : 0);
+    const size_t row = even ? 2 * i * k_stride : 0, next = odd ? row + k_stride : row;
+    if (half) t[i] = PAIR(even, halves + row, odd, halves + next);
+    else t[i] = ZIP(HALVES(LOADM(even, floats + row), LOADM(odd, floats + next)));
+  }
+  if (!pairs) TRANSPOSE(t);
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) STOREH(to + 32 * i, t[i]);
+}
+
+/* One tile from up to 16 lanes and 32 k, and zeros */
+TARGET static void K(pack_tile)(uint16_t *to, const float *from, size_t lane_stride,
+                                size_t k_stride, size_t lanes, size_t k, int pairs)
+{
+  if (k_stride == 1) K(pack_along)(to, from, 0, lane_stride, lanes, k, pairs);
+  else if (lane_stride == 1) K(pack_across)(to, from, 0, k_stride, lanes, k, pairs);
+  else {                          /* no operand of the network has two strides */
+    float copy[16 * 32] = { 0 };
+    size_t i, p;
+    for (i = 0; i < lanes; i++)
+      for (p = 0; p < k; p++) copy[i * 32 + p] = from[i * lane_stride + p * k_stride];
+    K(pack_along)(to, copy, 0, 32, lanes, k, pairs);
+  }
+}
+
+TARGET static void K(fold_tile)(uint16_t *to, const uint16_t *from, size_t lane_stride,
+                                size_t k_stride, size_t lanes, size_t k, int pairs)
+{
+  if (k_stride == 1) K(pack_along)(to, from, 1, lane_stride, lanes, k, pairs);
+  else K(pack_across)(to, from, 1, k_stride, lanes, k, pairs);
+}
+
+/* Both tiles of a panel, whole ones, whose lanes lie in a run */
+TARGET static IGPT__NOINLINE void K(turn_panel)(uint16_t *to, const uint16_t *from, size_t k_stride)
+{
+  H t[16];
+  size_t part, i;
+  for (part = 0; part < 2; part++, to += 4 * 32) {
+    IGPT__UNROLL
+    for (i = 0; i < 16; i++) {
+      const uint16_t *pair = from + 2 * i * k_stride;
+      const H even = LOADH(32, pair), odd = LOADH(32, pair + k_stride);
+      t[i] = part ? HIGH(even, odd) : LOW(even, odd);
+    }
+    TRANSPOSE(t);
+    IGPT__UNROLL
+    for (i = 0; i < 16; i++) STOREH(to + (i + (i & 12)) * 32, t[i]);
+  }
+}
+
 /* Panel by panel, but where lanes lie in a run first all lanes of one step: memory is read in the
    order in which it lies. */
-TARGET static void K(pack)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
-                           size_t count, size_t k, int pairs)
+TARGET IGPT__INLINE void K(pack_panels)(uint16_t *to, const void *from, int half,
+                                        size_t lane_stride, size_t k_stride, size_t count, size_t k,
+                                        int pairs)
 {
   const size_t panel = IGPT__PANEL * igpt__size_round(k, IGPT__PANEL);
   const size_t all = k_stride == 1 ? 32 : count;
-  size_t first, lane, p;
+  size_t first, lane, p, i;
   for (first = 0; first < count; first += all)
     for (p = 0; p < k; p += 32)
-      for (lane = first; lane < count && lane < first + all; lane += 32) {
-        uint16_t *tile = to + lane / 32 * panel + p * 32;
-        const float *corner = from + lane * lane_stride + p * k_stride;
-        const size_t lanes = count - lane, depth = igpt__min_size(32, k - p);
-        K(pack_tile)(tile, corner, lane_stride, k_stride, igpt__min_size(16, lanes), depth, pairs);
-        if (lanes > 16)
-          K(pack_tile)(tile + 512, corner + 16 * lane_stride, lane_stride, k_stride,
-                       igpt__min_size(16, lanes - 16), depth, pairs);
-        else memset(tile + 512, 0, 512 * sizeof *tile);
-      }
+      for (lane = first; lane < count && lane < first + all; lane += 32)
+        for (i = 0; i < 32; i += 16) {
+          uint16_t *tile = to + lane / 32 * panel + p * 32 + 32 * i;
+          const size_t corner = (lane + i) * lane_stride + p * k_stride;
+          const size_t lanes = igpt__min_size(16, count - lane - i);
+          const size_t depth = igpt__min_size(32, k - p);
+          if (half && !pairs && k_stride != 1 && count - lane >= 32 && depth == 32) {
+            K(turn_panel)(tile, (const uint16_t *)from + corner, k_stride);
+            break;                             /* that was both */
+          }
+          if (lane + i >= count) memset(tile, 0, 512 * sizeof *tile);
+          else if (half)
+            K(fold_tile)(tile, (const uint16_t *)from + corner, lane_stride, k_stride, lanes, depth,
+                         pairs);
+          else
+            K(pack_tile)(tile, (const float *)from + corner, lane_stride, k_stride, lanes, depth,
+                         pairs);
+        }
+}
+
+TARGET static void K(pack)(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
+                           size_t count, size_t k, int pairs)
+{
+  K(pack_panels)(to, from, 0, lane_stride, k_stride, count, k, pairs);
+}
+
+TARGET static void K(fold)(uint16_t *to, const uint16_t *from, size_t lane_stride, size_t k_stride,
+                           size_t count, size_t k, int pairs)
+{
+  K(pack_panels)(to, from, 1, lane_stride, k_stride, count, k, pairs);
 }
 
 /* ---- the product ----------------------------------------------------------------------------- */
 
-/* c (m,n) = sums (32,32) [+ c], m and n at most 32 */
-#if IGPT__PASS == 5
-static void K(finish)(float *c, size_t ldc, const float *sums, size_t m, size_t n, int accumulate)
+/* y = 2^x to 8e-5, a twentieth of what rounding to bfloat16 may do; 0 for minus infinity. Four at
+   once, step by step: an eighth faster than one after the other where the core is shared. */
+TARGET IGPT__INLINE void K(powers)(V y[4], const V x[4])
 {
-  size_t i, j;
-  for (i = 0; i < m; i++)
-    for (j = 0; j < n; j++)
-      c[i * ldc + j] = (accumulate ? c[i * ldc + j] : 0) + sums[i * 32 + j];
+  V rest[4];
+  size_t q;
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) rest[q] = REST(x[q]);
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) y[q] = FMA(SPLAT(0.0780245215f), rest[q], SPLAT(0.226067156f));
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) y[q] = FMA(y[q], rest[q], SPLAT(0.695833564f));
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) y[q] = FMA(y[q], rest[q], SPLAT(0.999925196f));
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) y[q] = SCALE(y[q], x[q]);
 }
-#else
-TARGET IGPT__INLINE void K(finish)(float *c, size_t ldc, const float *sums, size_t m, size_t n,
-                                   int accumulate)
+
+/* s = 1 / (1 + exp(-1.702 x)) to 2e-4: of the guess, with r its error of up to 5 %, r^3 is left.
+   Where it is below 2^-64 it stays there. */
+TARGET IGPT__INLINE void K(sigmoids)(V s[4], const V x[4])
 {
-  const __mmask16 low = LANES(n), high = LANES(n > 16 ? n - 16 : 0);
-  const size_t second = n > 16 ? 16 : 0;
-  size_t i;
-  for (i = 0; i < m; i++, c += ldc, sums += 32) {
-    __m512 u = _mm512_loadu_ps(sums), v = _mm512_loadu_ps(sums + 16);
-    if (accumulate) {
-      u = _mm512_add_ps(_mm512_maskz_loadu_ps(low, c), u);
-      v = _mm512_add_ps(_mm512_maskz_loadu_ps(high, c + second), v);
-    }
-    _mm512_mask_storeu_ps(c, low, u);
-    _mm512_mask_storeu_ps(c + second, high, v);
+  V power[4], minus[4], r[4];
+  size_t q;
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) power[q] = MUL(MAX(x[q], SPLAT(-26.0642f)), SPLAT(-2.45546699f));
+  K(powers)(minus, power);
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) minus[q] = SUB(SPLAT(-1.0f), minus[q]);
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) s[q] = GUESS(minus[q]);
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) r[q] = FMA(minus[q], s[q], SPLAT(1.0f));
+  IGPT__UNROLL
+  for (q = 0; q < 4; q++) s[q] = FMA(s[q], FMA(r[q], r[q], r[q]), s[q]);
+}
+
+/* sums (32,32) [+]= a b over `depth` of k, a multiple of 32, a panel each. Of a, the next row is
+   `row` and the next step `step` numbers on. once: b comes from memory, and is asked for two steps
+   ahead. */
+TARGET IGPT__INLINE void K(block_of)(TILES *tiles, float *sums, const uint16_t *a, size_t row,
+                                     size_t step, const uint16_t *b, size_t depth, int accumulate,
+                                     int once)
+{
+  size_t p, line;
+  FENCE(tiles);
+  if (accumulate) {
+    TILE_LOAD(0, sums, 128);
+    TILE_LOAD(1, sums + 16, 128);
+    TILE_LOAD(2, sums + 16 * 32, 128);
+    TILE_LOAD(3, sums + 16 * 32 + 16, 128);
+  } else {
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
   }
+  for (p = 0; p < 32 * depth; p += 1024, a += step) {
+    for (line = 0; once && line < 2048; line += 64)
+      IGPT__PREFETCH_L2((const void *)((uintptr_t)(b + p) + 4096 + line));
+    TILE_LOAD(6, b + p, 64);
+    TILE_LOAD(4, a, 2 * row);
+    TILE_LOAD(7, b + p + 512, 64);
+    TILE_LOAD(5, a + 16 * row, 2 * row);
+    TILE_DOT(0, 4, 6);
+    TILE_DOT(1, 4, 7);
+    TILE_DOT(2, 5, 6);
+    TILE_DOT(3, 5, 7);
+  }
+  TILE_STORE(0, sums, 128);
+  TILE_STORE(1, sums + 16, 128);
+  TILE_STORE(2, sums + 16 * 32, 128);
+  TILE_STORE(3, sums + 16 * 32 + 16, 128);
+  FENCE(tiles);
+}
+
+TARGET IGPT__INLINE void K(block)(TILES *tiles, float *sums, const uint16_t *a, size_t row,
+                                  size_t step, const uint16_t *b, size_t depth, int accumulate)
+{
+  K(block_of)(tiles, sums, a, row, step, b, depth, accumulate, 0);
+}
+
+/* What becomes of the sums (32,32) of outputs (i..,j..), m rows and n columns of them */
+TARGET IGPT__INLINE void K(to_floats)(const igpt__tiled *o, const float *sums, size_t i, size_t j,
+                                      size_t m, size_t n)
+{
+  const uint16_t low = LANES(n), high = LANES(n > 16 ? n - 16 : 0);
+  const size_t second = n > 16 ? 16 : 0;
+  float *c = o->c + i * o->ldc + j;
+  const float *plus = o->plus ? o->plus + i * o->ldc + j : NULL;
+  for (i = 0; i < m; i++, c += o->ldc, sums += 32) {
+    V u = LOAD(sums), v = LOAD(sums + 16);
+    if (plus) {
+      u = ADD(LOADM(low, plus), u);
+      v = ADD(LOADM(high, plus + second), v);
+      plus += o->ldc;
+    }
+    STOREM(c, low, u);
+    STOREM(c + second, high, v);
+  }
+}
+
+TARGET IGPT__INLINE void K(to_halves)(const igpt__tiled *o, const float *sums, size_t i, size_t j,
+                                      size_t m)
+{
+  uint16_t *h = o->h + i * o->ldh + j;
+  for (i = 0; i < m; i++, h += o->ldh, sums += 32) STOREH(h, HALVES(LOAD(sums), LOAD(sums + 16)));
+}
+
+TARGET IGPT__INLINE void K(to_gelu)(const igpt__tiled *o, const float *sums, size_t i, size_t j,
+                                    size_t m)
+{
+  uint16_t *h = o->h + i * o->ldh + j, *g = o->g + i * o->ldg + j;
+  for (i = 0; i < m; i += 2, sums += 64) {
+    const size_t one = i + 1 < m ? 1 : 0;           /* whether there is a second row */
+    uint16_t *const to = h + i * o->ldh, *const next = to + one * o->ldh;
+    uint16_t *const gelu = g + i * o->ldg, *const more = gelu + one * o->ldg;
+    const H high = HALVES(LOAD(sums + 32 * one), LOAD(sums + 32 * one + 16));
+    V x[4], s[4];
+    STOREH(to, HALVES(LOAD(sums), LOAD(sums + 16)));
+    STOREH(next, high);
+    x[0] = WIDEN(0xffff, to);
+    x[1] = WIDEN(0xffff, to + 16);
+    x[2] = WIDEN(0xffff, next);
+    x[3] = WIDEN(0xffff, next + 16);
+    K(sigmoids)(s, x);
+    STOREH(gelu, HALVES(MUL(x[0], s[0]), MUL(x[1], s[1])));
+    STOREH(more, HALVES(MUL(x[2], s[2]), MUL(x[3], s[3])));
+  }
+}
+
+#ifndef IGPT_NO_TRAIN
+/* With s = sigmoid(1.702 x), gelu = x s and its derivative is s + 1.702 x s (1 - s). Rows of gelu
+   take the place of sums that were read: they are half as long. */
+TARGET IGPT__INLINE void K(from_gelu)(const igpt__tiled *o, float *sums, size_t i, size_t j,
+                                      size_t m, size_t n)
+{
+  uint16_t *rows = (uint16_t *)(void *)sums, *h = o->h + i * o->ldh + j;
+  uint16_t *turned = o->turned + j / 32 * o->turned_panel + i * 32;
+  const uint16_t *g = o->g + i * o->ldg + j;
+  size_t r, q;
+  for (r = 0; r < m; r += 2) {
+    const size_t one = r + 1 < m ? 1 : 0;           /* whether there is a second row */
+    const uint16_t *const from = g + r * o->ldg, *const next = from + one * o->ldg;
+    uint16_t *const to = h + r * o->ldh;
+    const float *const dy[2] = { sums + 32 * r, sums + 32 * (r + one) };
+    V x[4], s[4], dx[4];
+    x[0] = WIDEN(0xffff, from);
+    x[1] = WIDEN(0xffff, from + 16);
+    x[2] = WIDEN(0xffff, next);
+    x[3] = WIDEN(0xffff, next + 16);
+    K(sigmoids)(s, x);
+    IGPT__UNROLL
+    for (q = 0; q < 4; q++) x[q] = MUL(x[q], s[q]);
+    IGPT__UNROLL
+    for (q = 0; q < 4; q++)
+      dx[q] = FMA(MUL(x[q], SPLAT(1.702f)), SUB(SPLAT(1.0f), s[q]), s[q]);
+    IGPT__UNROLL
+    for (q = 0; q < 4; q++) dx[q] = MUL(dx[q], LOAD(dy[q / 2] + 16 * (q % 2)));
+    STOREH(to + one * o->ldh, HALVES(dx[2], dx[3]));
+    STOREH(to, HALVES(dx[0], dx[1]));
+    STOREH(rows + 32 * (r + one), HALVES(x[2], x[3]));
+    STOREH(rows + 32 * r, HALVES(x[0], x[1]));
+  }
+  if (m == 32 && n == 32) {
+    K(turn_panel)(turned, rows, 32);
+    return;
+  }
+  K(fold_tile)(turned, rows, 1, 32, igpt__min_size(16, n), m, 0);
+  K(fold_tile)(turned + 512, rows + 16, 1, 32, n > 16 ? n - 16 : 0, m, 0);
 }
 #endif
 
-/* Each element is the sum, in ascending order, of what the tiles make of 32 k at a time; then comes
-   c. So its bits depend on k alone, not on m, n or its place. */
-TARGET static void K(multiply)(float *c, size_t ldc, const uint16_t *a, const uint16_t *b, size_t m,
-                               size_t n, size_t k, int accumulate, float *sums)
+/* What comes next: the rows that a block's halves go to, and a part of the next panel of B, as
+   great as the block is among the rows. */
+TARGET IGPT__INLINE void K(ahead)(const igpt__tiled *o, size_t i, size_t j, size_t depth)
 {
-  const size_t panel = IGPT__PANEL * igpt__size_round(k, IGPT__PANEL);
-  size_t i, j, p;
-  TILES;
-  ENTER();
-  for (i = 0; i < m; i += 32)
-    for (j = 0; j < n; j += 32) {
-      const uint16_t *pa = a + i / 32 * panel, *pb = b + j / 32 * panel;
-      TILE_ZERO(0);
-      TILE_ZERO(1);
-      TILE_ZERO(2);
-      TILE_ZERO(3);
-      for (p = 0; p < panel; p += 1024) {
-        TILE_LOAD(6, pb + p, 64);
-        TILE_LOAD(4, pa + p, 64);
-        TILE_LOAD(7, pb + p + 512, 64);
-        TILE_LOAD(5, pa + p + 512, 64);
-        TILE_DOT(0, 4, 6);
-        TILE_DOT(1, 4, 7);
-        TILE_DOT(2, 5, 6);
-        TILE_DOT(3, 5, 7);
-      }
-      TILE_STORE(0, sums, 128);
-      TILE_STORE(1, sums + 16, 128);
-      TILE_STORE(2, sums + 16 * 32, 128);
-      TILE_STORE(3, sums + 16 * 32 + 16, 128);
-      K(finish)(c + i * ldc + j, ldc, sums, igpt__min_size(32, m - i), igpt__min_size(32, n - j),
-                accumulate);
-    }
-  LEAVE();
+  const size_t part = depth * IGPT__PANEL / igpt__divide_up(o->m, IGPT__PANEL);
+  const uint16_t *b = o->b + (j + 32) * depth + i / IGPT__PANEL * part;
+  size_t p;
+  for (p = i; o->h && p < i + 32 && p < o->m; p++) IGPT__PREFETCH(o->h + p * o->ldh + j);
+  for (p = 0; j + 32 < o->n && p < part; p += 32) IGPT__PREFETCH_L2(b + p);
 }
 
-IGPT__UNUSED static const igpt__amx K(unit) = { K(pack), K(multiply) };
+/* Each element is the sum, in ascending order, of what the tiles make of 32 k at a time; then comes
+   what it is added to. So its bits depend on k alone, not on m, n or its place. */
+TARGET static void K(multiply)(const igpt__tiled *o)
+{
+  const size_t depth = igpt__size_round(o->k, IGPT__PANEL);
+  float space[1024 + 16], *sums = space + (64 - (uintptr_t)space % 64) / sizeof(float) % 16;
+  TILES set, *const tiles = &set;
+  size_t i, j;
+  ENTER(tiles);
+  for (j = 0; j < o->n; j += 32)
+    for (i = 0; i < o->m; i += 32) {
+      const size_t m = igpt__min_size(32, o->m - i), n = igpt__min_size(32, o->n - j);
+      if (o->m > 32) {
+        K(ahead)(o, i, j, depth);
+        K(block)(tiles, sums, o->a + i / 32 * o->a_panel, o->a_row, o->a_step, o->b + j * depth,
+                 depth, 0);
+      } else K(block_of)(tiles, sums, o->a, o->a_row, o->a_step, o->b + j * depth, depth, 0, 1);
+      switch (o->to) {
+        case IGPT__TO_FLOATS: K(to_floats)(o, sums, i, j, m, n); break;
+        case IGPT__TO_HALVES: K(to_halves)(o, sums, i, j, m); break;
+        case IGPT__TO_GELU: K(to_gelu)(o, sums, i, j, m); break;
+#ifndef IGPT_NO_TRAIN
+        case IGPT__FROM_GELU: K(from_gelu)(o, sums, i, j, m, n); break;
+#else
+        case IGPT__FROM_GELU: break;
+#endif
+      }
+    }
+  LEAVE(tiles);
+}
+
+/* ---- attention -------------------------------------------------------------------------------
+
+   Part 10 tells what is computed. Here scores are transposed: 32 queries lie across, keys go down.
+   So the largest, the sum and whatever else softmax keeps of a query never leave its lane, and what
+   vectors make of the scores leaves them as operands of the products that follow: a row of P, 32
+   queries of one key, is a row of the first operand of dV = P^T dout, and two such rows, zipped,
+   are one of the second operand of out^T = V^T P^T.
+
+   Tiles and vectors share the processor's ports: their times add up, in whatever order they come,
+   so nothing is interleaved. What counts is that a block of scores stays in the first cache, the
+   rest in the second, and that sums go to memory and back as seldom as possible.                 */
+
+/* log2(x) for positive x: the exponent, and of the fraction 1 + z z times a polynomial; to 2e-6 */
+TARGET IGPT__INLINE V K(log2)(V x)
+{
+  V whole = EXPONENT(x), z = SUB(SCALE(x, SUB(SPLAT(0.0f), whole)), SPLAT(1.0f));
+  V y = FMA(SPLAT(-0.02645745f), z, SPLAT(0.123451486f));
+  y = FMA(y, z, SPLAT(-0.27953815f));
+  y = FMA(y, z, SPLAT(0.45827082f));
+  y = FMA(y, z, SPLAT(-0.7182819f));
+  y = FMA(y, z, SPLAT(1.4425532f));
+  return FMA(y, z, whole);
+}
+
+/* Scores (keys,32) become minus infinity where a query does not see a key. */
+TARGET static void K(hide)(float *s, size_t keys, size_t key, size_t query, size_t T, int causal)
+{
+  size_t i;
+  for (i = 0; i < keys; i++, key++, s += 32) {
+    const size_t hidden = key >= T ? 32 : causal && key > query ? key - query : 0;
+    const uint16_t low = LANES(hidden), high = LANES(hidden > 16 ? hidden - 16 : 0);
+    STOREM(s, low, SPLAT(-HUGE_VALF));
+    STOREM(s + 16, high, SPLAT(-HUGE_VALF));
+  }
+}
+
+/* Rows `to` (., up to 16), of which `rows` are written, from as many columns of 16 rows of `from`,
+   32 floats apart, times a factor a column. Of columns that LOW or HIGH chose (weave 12)
+   the next four are eight rows on. */
+TARGET static void K(turn)(uint16_t *to, size_t ld, const float *from, V factor, size_t rows,
+                           size_t width, size_t weave)
+{
+  const uint16_t mask = LANES(width);
+  H t[16];
+  size_t i;
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) t[i] = BITS(MUL(LOAD(from + i * 32), factor));
+  TRANSPOSE(t);
+  IGPT__UNROLL
+  for (i = 0; i < 16; i++) {
+    const size_t row = i + (i & weave);
+    if (row < rows) NARROW(to + row * ld, mask, FLOATS(t[i]));
+  }
+}
+
+/* o (E,32) [+]= V^T P^T, keys [key, end) of the `tall` that v has; p begins with `key`. */
+TARGET static void K(weigh)(TILES *tiles, float *o, size_t E, const uint16_t *v, size_t tall,
+                            const uint16_t *p, size_t key, size_t end)
+{
+  size_t e;
+  for (e = 0; e < E; e += 32)
+    K(block)(tiles, o + e * 32, v + e * tall + key * 32, 32, 1024, p, end - key, key > 0);
+}
+
+/* A panel of 32 queries takes keys 64 at a time, whose P waits until there are 256 of them. A
+   larger score is no reason to scale down what has been summed up so far, before it is 2^8 times
+   larger: 2^8 is nothing to a float. */
+TARGET static void K(attend)(const igpt__head *head, size_t first, size_t end, float *scratch)
+{
+  const size_t E = head->E, wide = igpt__size_round(E, IGPT__PANEL);
+  const size_t all = head->causal ? end : head->T, tall = igpt__size_round(all, IGPT__PANEL);
+  uint16_t *k = (uint16_t *)(void *)scratch, *v = k + tall * wide, *q = v + tall * wide;
+  uint16_t *p = q + 32 * wide;
+  float *s = (float *)(void *)(p + 32 * IGPT__ATTEND_WAIT), *o = s + 32 * IGPT__ATTEND_KEYS;
+  const V scale = SPLAT(head->scale * 1.44269504f);        /* exp(x) = 2^(x / ln 2) */
+  TILES set, *const tiles = &set;
+  size_t query, key, keys, i, h;
+  K(fold)(k, head->k, head->stride, 1, all, E, 0);
+  K(fold)(v, head->v, 1, head->stride, E, all, 0);
+  ENTER(tiles);
+  for (query = first; query < end; query += 32) {
+    const size_t queries = igpt__min_size(32, end - query);
+    const size_t last = head->causal ? query + queries : head->T;
+    size_t done = 0;              /* keys before are in o, those from there on in p */
+    V most[2], total[2];
+    most[0] = most[1] = SPLAT(-HUGE_VALF);
+    total[0] = total[1] = SPLAT(0.0f);
+    K(fold)(q, head->q + query * head->stride, head->stride, 1, queries, E, 1);
+    for (key = 0; key < last; key += keys) {
+      uint16_t *to = p + (key - done) * 32, above[2];
+      V top[2];
+      keys = igpt__min_size(IGPT__ATTEND_KEYS, igpt__size_round(last - key, 32));
+      for (i = 0; i < keys; i += 32)
+        K(block)(tiles, s + i * 32, k + (key + i) * wide, 32, 1024, q, wide, 0);
+      if (key + keys > (head->causal ? query + 1 : last))
+        K(hide)(s, keys, key, query, head->T, head->causal);
+      top[0] = LOAD(s);
+      top[1] = LOAD(s + 16);
+      for (i = 1; i < keys; i++) {
+        top[0] = MAX(LOAD(s + i * 32), top[0]);
+        top[1] = MAX(LOAD(s + i * 32 + 16), top[1]);
+      }
+      IGPT__UNROLL
+      for (h = 0; h < 2; h++) {
+        top[h] = MUL(top[h], scale);
+        above[h] = ABOVE(top[h], ADD(most[h], SPLAT(8.0f)));
+      }
+      if (above[0] | above[1]) {
+        V fall[4], shrunk[4];
+        if (done < key) K(weigh)(tiles, o, E, v, tall, p, done, key);
+        done = key;
+        to = p;
+        IGPT__UNROLL
+        for (h = 0; h < 4; h++) fall[h] = SUB(most[h % 2], top[h % 2]);
+        K(powers)(shrunk, fall);
+        IGPT__UNROLL
+        for (h = 0; h < 2; h++) {
+          V change = ONLY(above[h], shrunk[h], SPLAT(1.0f));
+          most[h] = ONLY(above[h], top[h], most[h]);
+          total[h] = MUL(total[h], change);
+          for (i = 0; key > 0 && i < E; i++)
+            STORE(o + i * 32 + 16 * h, MUL(LOAD(o + i * 32 + 16 * h), change));
+        }
+      }
+      for (i = 0; i < keys; i += 2) {
+        V power[4], w[4];
+        IGPT__UNROLL
+        for (h = 0; h < 4; h++)
+          power[h] = FMA(LOAD(s + i * 32 + 16 * h), scale, SUB(SPLAT(0.0f), most[h % 2]));
+        K(powers)(w, power);
+        IGPT__UNROLL
+        for (h = 0; h < 2; h++) {
+          H pair = ZIP(HALVES(w[h], w[2 + h]));
+          total[h] = PLUS(total[h], pair);
+          STOREH(to + i / 32 * 1024 + h * 512 + i % 32 * 16, pair);
+        }
+      }
+      if (key + keys - done == IGPT__ATTEND_WAIT || key + keys >= last) {
+        K(weigh)(tiles, o, E, v, tall, p, done, key + keys);
+        done = key + keys;
+      }
+    }
+    for (h = 0; h < 2 && 16 * h < queries; h++) {
+      const size_t rows = igpt__min_size(16, queries - 16 * h), row = query + 16 * h;
+      const V inverse = DIV(SPLAT(1.0f), total[h]);
+      for (i = 0; i < E; i += 16)
+        K(turn)(head->out + row * head->width + i, head->width, o + i * 32 + 16 * h, inverse, rows,
+                E - i, 0);
+      if (head->lse)
+        STOREM(head->lse + row, LANES(rows),
+               MUL(ADD(most[h], K(log2)(total[h])), SPLAT(0.693147181f)));
+    }
+  }
+  LEAVE(tiles);
+}
+
+#ifndef IGPT_NO_TRAIN
+/* d (count, and zeros up to a multiple of 32) = the sums of a[i] b[i] over each row */
+TARGET static void K(row_dots)(float *d, const uint16_t *a, const uint16_t *b, size_t ld,
+                               size_t count, size_t n)
+{
+  size_t row, i, r;
+  for (row = 0; row < igpt__size_round(count, 32); row += 16) {
+    H t[16];
+    V sum = SPLAT(0.0f);
+    for (r = 0; r < 16; r++) {
+      V dot = SPLAT(0.0f);
+      for (i = 0; row + r < count && i < n; i += 16) {
+        const uint16_t mask = LANES(n - i);
+        const size_t at = (row + r) * ld + i;
+        dot = FMA(WIDEN(mask, a + at), WIDEN(mask, b + at), dot);
+      }
+      t[r] = BITS(dot);
+    }
+    TRANSPOSE(t);
+    for (r = 0; r < 16; r++) sum = ADD(sum, FLOATS(t[r]));
+    STORE(d + row, sum);
+  }
+}
+
+/* From 32 keys by 32 queries of scores s and of dp = dout V^T, transposed: P and dS / scale as
+   first operands, a key a row, and dS as second operand, two keys woven. */
+TARGET static void K(weights)(uint16_t *p, uint16_t *ds, uint16_t *woven, const float *s,
+                           const float *dp, V scale, const float *minus, const float *d)
+{
+  V shift[2], mean[2];
+  size_t i, h;
+  IGPT__UNROLL
+  for (h = 0; h < 2; h++) {
+    shift[h] = LOAD(minus + 16 * h);
+    mean[h] = LOAD(d + 16 * h);
+  }
+  for (i = 0; i < 32; i += 2) {
+    V power[4], w[4];
+    H row, next;
+    IGPT__UNROLL
+    for (h = 0; h < 4; h++) power[h] = FMA(LOAD(s + i * 32 + 16 * h), scale, shift[h % 2]);
+    K(powers)(w, power);
+    STOREH(p + i * 32, HALVES(w[0], w[1]));
+    STOREH(p + i * 32 + 32, HALVES(w[2], w[3]));
+    IGPT__UNROLL
+    for (h = 0; h < 4; h++) w[h] = MUL(w[h], SUB(LOAD(dp + i * 32 + 16 * h), mean[h % 2]));
+    row = HALVES(w[0], w[1]);
+    next = HALVES(w[2], w[3]);
+    STOREH(ds + i * 32, row);
+    STOREH(ds + i * 32 + 32, next);
+    STOREH(woven + i * 16, LOW(row, next));
+    STOREH(woven + 512 + i * 16, HIGH(row, next));
+  }
+}
+
+/* All pairs of a query of [query, query_end) and a key of [key, key_end), in blocks: dk and dv are
+   complete after all queries of a block of keys, dq after all blocks. If causal, units of 32 by 32
+   above the diagonal are neither computed nor added. */
+TARGET static void K(attend_backward)(const igpt__head *head, size_t query, size_t query_end,
+                                      size_t key, size_t key_end, float *scratch)
+{
+  const size_t E = head->E, wide = igpt__size_round(E, 32), count = query_end - query;
+  const size_t stride = head->stride, width = head->width;
+  const size_t nq = igpt__size_round(count, 32), nk = igpt__size_round(key_end - key, 32);
+  const size_t area = igpt__min_size(nk, IGPT__BACK_TALL) * igpt__min_size(nq, IGPT__BACK_WIDE);
+  uint16_t *q = (uint16_t *)(void *)scratch, *d = q + nq * wide, *q_across = d + nq * wide;
+  uint16_t *d_across = q_across + nq * wide, *k = d_across + nq * wide, *v = k + nk * wide;
+  uint16_t *k_across = v + nk * wide, *p = k_across + nk * wide, *ds = p + area;
+  uint16_t *woven = ds + area;
+  float *s = (float *)(void *)(woven + area), *dp = s + 1024, *minus = dp + 1024;
+  float *mean = minus + nq, *dk = mean + nq, *dv = dk + igpt__min_size(nk, IGPT__BACK_TALL) * wide;
+  float *dq = dv + igpt__min_size(nk, IGPT__BACK_TALL) * wide;
+  const V scale = SPLAT(head->scale), power = SPLAT(head->scale * 1.44269504f);
+  TILES set, *const tiles = &set;
+  size_t i0, i, j0, j, e, r, h, keys, queries;
+
+  K(fold)(q, head->q + query * stride, stride, 1, count, E, 1);
+  K(fold)(q_across, head->q + query * stride, 1, stride, E, count, 1);
+  K(fold)(d, head->dout + query * width, width, 1, count, E, 1);
+  K(fold)(d_across, head->dout + query * width, 1, width, E, count, 1);
+  K(row_dots)(mean, head->dout + query * width, head->out + query * width, width, count, E);
+  for (i = 0; i < nq; i += 16)    /* zero where there is no query: whose dS is 1 (0 - 0) */
+    STORE(minus + i, MUL(LOADM(LANES(i < count ? count - i : 0), head->lse + query + i),
+                         SPLAT(-1.44269504f)));
+  K(fold)(k, head->k + key * stride, stride, 1, key_end - key, E, 0);
+  K(fold)(k_across, head->k + key * stride, 1, stride, E, key_end - key, 0);
+  K(fold)(v, head->v + key * stride, stride, 1, key_end - key, E, 0);
+  ENTER(tiles);
+  for (j0 = 0; j0 < nk; j0 += keys) {
+    const size_t row = key + j0;
+    keys = igpt__min_size(nk - j0, IGPT__BACK_TALL);
+    i0 = head->causal && row > query ? (row - query) / IGPT__BACK_WIDE * IGPT__BACK_WIDE : 0;
+    for (; i0 < nq; i0 += queries) {
+      queries = igpt__min_size(nq - i0, IGPT__BACK_WIDE);
+      for (j = 0; j < keys; j += 32)
+        for (i = 0; i < queries; i += 32) {
+          const size_t at = query + i0 + i;
+          if (head->causal && at < row + j) continue;
+          K(block)(tiles, s, k + (j0 + j) * wide, 32, 1024, q + (i0 + i) * wide, wide, 0);
+          K(block)(tiles, dp, v + (j0 + j) * wide, 32, 1024, d + (i0 + i) * wide, wide, 0);
+          if (row + j + 32 > (head->causal ? at + 1 : head->T))
+            K(hide)(s, 32, row + j, at, head->T, head->causal);
+          K(weights)(p + j * queries + i * 32, ds + j * queries + i * 32,
+                     woven + i * keys + j * 32, s, dp, power, minus + i0 + i, mean + i0 + i);
+        }
+      for (j = 0; head->dk && j < keys; j += 32) {
+        const size_t begin = head->causal && row + j > query ? row + j - query : 0;
+        const size_t from = igpt__max_size(begin, i0), to = i0 + queries;
+        for (e = 0; from < to && e < E; e += 32) {
+          const size_t a = j * queries + (from - i0) * 32, b = e * nq + from * 32;
+          K(block)(tiles, dv + j * wide + e * 32, p + a, 32, 1024, d_across + b, to - from,
+                   from > begin);
+          K(block)(tiles, dk + j * wide + e * 32, ds + a, 32, 1024, q_across + b, to - from,
+                   from > begin);
+        }
+      }
+      for (i = 0; head->dq && i < queries; i += 32) {
+        const size_t at = query + i0 + i;
+        const size_t below = at < row ? 0 : igpt__min_size(keys, at + 32 - row);
+        const size_t seen = head->causal ? below : keys;
+        for (e = 0; seen > 0 && e < E; e += 32)
+          K(block)(tiles, dq + (i0 + i) * wide + e * 32, k_across + e * nk + j0 * 32, 32, 1024,
+                   woven + i * keys, seen, j0 > 0);
+      }
+    }
+    for (r = 0; head->dk && r < keys && row + r < key_end; r++)
+      for (e = 0; e < E; e += 16) {
+        const size_t from = r / 32 * 32 * wide + e / 32 * 1024 + r % 32 * 32 + e % 32;
+        const size_t to = (row + r) * stride + e;
+        NARROW(head->dk + to, LANES(E - e), MUL(LOAD(dk + from), scale));
+        NARROW(head->dv + to, LANES(E - e), LOAD(dv + from));
+      }
+  }
+  for (i = 0; head->dq && i < count; i += 32)
+    for (h = 0; h < 2 && i + 4 * h < count; h++)
+      for (e = 0; e < E; e += 16)
+        K(turn)(head->dq + (query + i + 4 * h) * stride + e, stride,
+                dq + i * wide + e * 32 + 16 * h, scale, count - i - 4 * h, E - e, 12);
+  LEAVE(tiles);
+}
+#endif
+
+IGPT__UNUSED static const igpt__amx K(unit) = {
+  K(pack), K(fold), K(multiply), K(attend)
+#ifndef IGPT_NO_TRAIN
+  , K(attend_backward)
+#endif
+};
 
 #undef K
 #undef TARGET
+#undef V
+#undef H
+#undef LOAD
+#undef STORE
+#undef LOADM
+#undef STOREM
+#undef SPLAT
+#undef ADD
+#undef SUB
+#undef MUL
+#undef DIV
+#undef FMA
+#undef MAX
+#undef LANES
+#undef ONLY
+#undef ABOVE
+#undef REST
+#undef SCALE
+#undef EXPONENT
+#undef BITS
+#undef FLOATS
+#undef HALVES
+#undef PLUS
+#undef ZIP
+#undef LOW
+#undef HIGH
+#undef STOREH
+#undef LOADH
+#undef WIDEN
+#undef NARROW
+#undef PAIR
+#undef GUESS
+#undef TRANSPOSE
 #undef TILES
 #undef ENTER
 #undef LEAVE
+#undef FENCE
 #undef TILE_ZERO
 #undef TILE_LOAD
 #undef TILE_STORE
 #undef TILE_DOT
-#undef LANES
-#undef HALVES
 #endif /* IGPT__PASS */
 #undef IGPT__PASS
 #define IGPT__IN_PASS             /* hides the rest of the file from this inclusion */
@@ -2961,7 +4593,8 @@ IGPT__UNUSED static const igpt__amx K(unit) = { K(pack), K(multiply) };
    Which rows of the table may run here? On x86 two parties must agree: the processor has the
    instructions (cpuid), and the system saves the wider registers when it switches threads (xgetbv).
    The compiler's own builtins answer the first question alone on some versions, so both are asked
-   here. NEON belongs to every 64-bit ARM. Nothing is remembered: there is no global to race on.
+   here. NEON belongs to every 64-bit ARM, and a WebAssembly module with SIMD128 starts only where
+   that is supported. Nothing is remembered: there is no global to race on.
    Intel, "Software Developer's Manual", volume 1, 14.3 and 15.2.                                 */
 
 #if IGPT__X86
@@ -3009,21 +4642,24 @@ igpt_isa igpt_isa_best(void)
   return IGPT_ISA_AVX2;
 #elif IGPT__NEON
   return IGPT_ISA_NEON;
+#elif IGPT__WASM
+  return IGPT_ISA_WASM;
 #else
   return IGPT_ISA_GENERIC;
 #endif
 }
 
 /* Tiles are 8 KiB of registers that few programs use: Linux wants each process to ask before it
-   saves them at every switch of threads. Asking again is harmless. AVX512_BF16 and AVX512BW, which
-   packing needs, come with every AMX so far, and are asked for all the same. */
+   saves them at every switch of threads. Asking again is harmless. AVX512_BF16, BW, DQ and VL,
+   which the vectors of part 7 need, come with every AMX so far, and are asked for all the same. */
 #if IGPT__AMX
 static int igpt__amx_vectors(void)
 {
   uint32_t r[4];
   if (igpt_isa_best() != IGPT_ISA_AVX512) return 0;
   igpt__cpuid(r, 7, 0);
-  if (r[0] < 1 || !(r[1] >> 30 & 1)) return 0;             /* there is a part 1; AVX512BW */
+  if (r[0] < 1 || !(r[1] >> 17 & 1) || !(r[1] >> 30 & 1) || !(r[1] >> 31))
+    return 0;                                               /* there is a part 1; DQ, BW, VL */
   igpt__cpuid(r, 7, 1);
   return r[0] >> 5 & 1;                                     /* AVX512_BF16 */
 }
@@ -3089,6 +4725,7 @@ const char *igpt_isa_name(igpt_isa isa)
     case IGPT_ISA_AVX512: return "avx512";
     case IGPT_ISA_AMX: return "amx";
     case IGPT_ISA_NEON: return "neon";
+    case IGPT_ISA_WASM: return "wasm";
     case IGPT_ISA_COUNT: break;
   }
   return "unknown";
@@ -3106,6 +4743,9 @@ const igpt_kernels *igpt_kernels_for(igpt_isa isa)
 #endif
 #if IGPT__NEON
   if (isa == IGPT_ISA_NEON) return &igpt__kernels_neon;
+#endif
+#if IGPT__WASM
+  if (isa == IGPT_ISA_WASM) return &igpt__kernels_wasm;
 #endif
   return isa == IGPT_ISA_GENERIC ? &igpt__kernels_generic : NULL;
 }
@@ -3154,7 +4794,7 @@ static void igpt__trial_run(igpt__trial *t, float sums[8], const igpt_kernels *k
   sums[0] = k->dot(t->x, t->y, n);
   k->dots(sums + 5, 3, t->x, n, t->y, n / 3, 1, 3, n / 3);
   sums[1] = (float)k->sum_squares(t->x, n);
-  sums[2] = n ? k->max(t->x, n) : 0;
+  sums[2] = n ? k->maximum(t->x, n) : 0;
   k->axpy(t->x, 0.75f, t->y, n);
   k->add(t->y, t->z, n);
   k->scale(t->z, 1.25f, n);
@@ -3229,6 +4869,61 @@ static int igpt__trial_softmax(const igpt_kernels *k, int round)
   return igpt__alike(most[0], most[1], compared) && igpt__alike(total[0], total[1], compared);
 }
 
+/* Losses of 7 classes: in every second column the label's logit is the largest. */
+static int igpt__trial_losses(const igpt_kernels *k)
+{
+  enum { N = 7, LANES = 16 };
+  float z[2][N * LANES], own[2][LANES], gap[2][LANES], excess[2][LANES];
+  size_t i, which;
+  for (which = 0; which < 2; which++) {
+    igpt__trial_fill(z[which], N * LANES, 15);
+    igpt__trial_fill(own[which], LANES, 16);
+    for (i = 0; i < LANES; i++) {
+      own[which][i] += i % 2 ? 2.0f : 0.0f;
+      z[which][i % N * LANES + i] = -HUGE_VALF;
+    }
+    (which ? &igpt__kernels_generic : k)->class_loss(z[which], own[which], gap[which],
+                                                     excess[which], N, LANES);
+  }
+  return igpt__alike(z[0], z[1], N * LANES) && igpt__alike(own[0], own[1], LANES) &&
+         igpt__alike(gap[0], gap[1], LANES) && igpt__alike(excess[0], excess[1], LANES);
+}
+
+/* Weights of every kind, made by k, and products with them: panels that begin a row apart. */
+static int igpt__trial_narrow(const igpt_kernels *k)
+{
+  enum { DEPTH = 13, WIDE = IGPT__NARROW_COLUMNS, PANELS = 7, N = PANELS * WIDE - 5 };
+  const igpt_kernels *plain = &igpt__kernels_generic;
+  float x[DEPTH], w[DEPTH * WIDE], most[2][WIDE], factor[WIDE], scale[N], y[2][N];
+  uint16_t half[2][DEPTH * WIDE];
+  int8_t byte[2][DEPTH * WIDE];
+  size_t i, which;
+  int bytes;
+  igpt__trial_fill(x, DEPTH, 12);
+  igpt__trial_fill(w, DEPTH * WIDE, 13);
+  for (which = 0; which < 2; which++) {
+    memset(most[which], 0, sizeof most[which]);
+    (which ? plain : k)->peaks(most[which], w, WIDE, DEPTH);
+    (which ? plain : k)->halve(half[which], w, DEPTH * WIDE);
+    for (i = 0; i < WIDE; i++) factor[i] = 127 / most[which][i];
+    (which ? plain : k)->quantise(byte[which], w, factor, WIDE, DEPTH);
+  }
+  if (memcmp(most[0], most[1], sizeof most[0]) || memcmp(half[0], half[1], sizeof half[0]) ||
+      memcmp(byte[0], byte[1], sizeof byte[0]))
+    return 0;
+  for (i = 0; i < N; i++) scale[i] = most[0][i % WIDE] / 127;
+  for (bytes = 4; bytes > 0; bytes /= 2) {
+    const void *from = bytes == 4 ? (void *)w : bytes == 2 ? (void *)half[0] : (void *)byte[0];
+    for (which = 0; which < 2; which++) {
+      igpt__trial_fill(y[which], N, 14);
+      (which ? plain : k)->narrow(y[which], N, x, 1, from, WIDE, WIDE, bytes, scale, 1, N,
+                                  DEPTH - PANELS + 1, 1);
+    }
+    if (!igpt__alike(y[0], y[1], N)) return 0;
+  }
+  return 1;
+}
+
 static int igpt__trial_nearest(const igpt_kernels *k)
 {
   float points[3 * 25], centres[3 * 64];
@@ -3270,11 +4965,12 @@ static int igpt__trial_lists(const igpt_kernels *k)
 
 /* A product whose every side ends within a tile, with operands of both layouts: 1 if it agrees with
    the generic row. */
-static int igpt__amx_right(const igpt__amx *amx)
+static int igpt__amx_multiplies(const igpt__amx *amx)
 {
   enum { M = 21, N = 18, DEPTH = 37, PACKED = 32 * 64 };
-  float a[M * DEPTH], b[DEPTH * N], c[M * N], plain[M * N], turned[M * DEPTH], sums[1024];
+  float a[M * DEPTH], b[DEPTH * N], c[M * N], plain[M * N], turned[M * DEPTH];
   uint16_t packed_a[PACKED], packed_b[PACKED], again[PACKED];
+  igpt__tiled product;
   size_t i, p;
   igpt__trial_fill(a, M * DEPTH, 9);
   igpt__trial_fill(b, DEPTH * N, 10);
@@ -3283,7 +4979,11 @@ static int igpt__amx_right(const igpt__amx *amx)
   igpt__kernels_generic.thin(plain, N, a, DEPTH, b, N, M, N, DEPTH, 1, 1);
   amx->pack(packed_a, a, DEPTH, 1, M, DEPTH, 0);
   amx->pack(packed_b, b, 1, N, N, DEPTH, 1);
-  amx->multiply(c, N, packed_a, packed_b, M, N, DEPTH, 1, sums);
+  product = igpt__tiled_of(M, N, DEPTH, packed_a, 0, packed_b, IGPT__TO_FLOATS);
+  product.c = c;
+  product.plus = c;
+  product.ldc = N;
+  amx->multiply(&product);
   if (!igpt__alike(c, plain, M * N)) return 0;
   for (i = 0; i < M; i++)
     for (p = 0; p < DEPTH; p++) turned[p * M + i] = a[i * DEPTH + p];
@@ -3295,7 +4995,124 @@ static int igpt__amx_right(const igpt__amx *amx)
   return memcmp(again, packed_b, sizeof again) == 0;
 }
 
-igpt_result igpt_selftest(igpt_isa isa)
+/* Rows of one causal head, E floats each, and what becomes of them */
+enum { IGPT__TEST_ROWS = 35, IGPT__TEST_E = 10 };
+
+typedef struct igpt__trial_head {
+  float qkv[IGPT__TEST_ROWS * 3 * IGPT__TEST_E], dqkv[IGPT__TEST_ROWS * 3 * IGPT__TEST_E];
+  float dout[IGPT__TEST_ROWS * IGPT__TEST_E], out[IGPT__TEST_ROWS * IGPT__TEST_E];
+  float lse[IGPT__TEST_ROWS];
+} igpt__trial_head;
+
+/* The same in bfloat16, and what it is afterwards */
+typedef struct igpt__trial_halves {
+  uint16_t qkv[IGPT__TEST_ROWS * 3 * IGPT__TEST_E], dqkv[IGPT__TEST_ROWS * 3 * IGPT__TEST_E];
+  uint16_t dout[IGPT__TEST_ROWS * IGPT__TEST_E], out[IGPT__TEST_ROWS * IGPT__TEST_E];
+  float lse[IGPT__TEST_ROWS];
+} igpt__trial_halves;
+
+/* Part 10's formulas, row by row */
+static void igpt__trial_attention(igpt__trial_head *t, size_t T, float scale)
+{
+  const igpt_kernels *k = &igpt__kernels_generic;
+  const size_t E = IGPT__TEST_E;
+  float p[IGPT__TEST_ROWS], dp[IGPT__TEST_ROWS];
+  size_t i, j;
+  memset(t->out, 0, sizeof t->out);
+  memset(t->dqkv, 0, sizeof t->dqkv);
+  for (i = 0; i < T; i++) {
+    const float *q = t->qkv + i * 3 * E, *dout = t->dout + i * E;
+    float most, total, mean = 0;
+    for (j = 0; j <= i; j++) p[j] = k->dot(q, t->qkv + j * 3 * E + E, E);
+    most = scale * k->maximum(p, i + 1);
+    total = k->exp_sum(p, p, scale, most, i + 1);
+    t->lse[i] = most + (float)log((double)total);
+    for (j = 0; j <= i; j++) {
+      const float *v = t->qkv + j * 3 * E + 2 * E;
+      p[j] /= total;
+      dp[j] = k->dot(dout, v, E);
+      mean += p[j] * dp[j];
+      k->axpy(t->out + i * E, p[j], v, E);
+    }
+    for (j = 0; j <= i; j++) {
+      const float ds = scale * p[j] * (dp[j] - mean);
+      float *dk = t->dqkv + j * 3 * E + E;
+      k->axpy(t->dqkv + i * 3 * E, ds, t->qkv + j * 3 * E + E, E);
+      k->axpy(dk, ds, q, E);
+      k->axpy(dk + E, p[j], dout, E);
+    }
+  }
+}
+
+/* Farther from b than a hundredth of its length? So is whatever has a NaN. */
+static int igpt__far(const uint16_t *a, const float *b, size_t n)
+{
+  double distance = 0, length = 0;
+  size_t i;
+  for (i = 0; i < n; i++) {
+    const double x = (double)igpt__widen(a[i]), y = (double)b[i];
+    distance += (x - y) * (x - y);
+    length += y * y;
+  }
+  return !(distance <= 1e-4 * length);
+}
+
+/* The same on tiles: a head that ends within the second panel, and forward and backward (which
+   takes more scratch) one that ends within the first. bfloat16 makes 0.3 % of difference. */
+static IGPT__NOINLINE int igpt__amx_attends(const igpt__amx *amx)
+{
+  const size_t E = IGPT__TEST_E;
+  igpt__trial_head plain;
+  igpt__trial_halves tiles;
+  float space[10304 + 16], *scratch = space;
+  igpt__head head;
+  size_t T, i;
+  while ((uintptr_t)scratch % IGPT__ALIGN) scratch++;
+  igpt__trial_fill(plain.qkv, IGPT__COUNT(plain.qkv), 12);
+  igpt__trial_fill(plain.dout, IGPT__COUNT(plain.dout), 13);
+  for (i = 0; i < IGPT__COUNT(plain.qkv); i++)
+    plain.qkv[i] = igpt__round_bf16(3 * plain.qkv[i]);
+  for (i = 0; i < IGPT__COUNT(plain.dout); i++) plain.dout[i] = igpt__round_bf16(plain.dout[i]);
+  igpt__kernels_generic.halve(tiles.qkv, plain.qkv, IGPT__COUNT(plain.qkv));
+  igpt__kernels_generic.halve(tiles.dout, plain.dout, IGPT__COUNT(plain.dout));
+  memset(&head, 0, sizeof head);
+  head.E = E;
+  head.stride = 3 * E;
+  head.width = E;
+  head.q = tiles.qkv;
+  head.k = tiles.qkv + E;
+  head.v = tiles.qkv + 2 * E;
+  head.out = tiles.out;
+  head.lse = tiles.lse;
+  head.dout = tiles.dout;
+  head.dq = tiles.dqkv;
+  head.dk = tiles.dqkv + E;
+  head.dv = tiles.dqkv + 2 * E;
+  head.scale = 0.5f;
+  head.causal = 1;
+  for (T = IGPT__TEST_ROWS; T > 20; T -= 10) {
+    igpt__trial_attention(&plain, T, head.scale);
+    head.T = T;
+    amx->attend(&head, 0, T, scratch);
+    if (igpt__far(tiles.out, plain.out, T * E)) return 0;
+    for (i = 0; i < T; i++)
+      if (!(fabsf(tiles.lse[i] - plain.lse[i]) < 0.01f)) return 0;
+#ifndef IGPT_NO_TRAIN
+    if (igpt__attend_floats(T, E) > 10304) continue;
+    amx->attend_backward(&head, 0, T, 0, T, scratch);
+    if (igpt__far(tiles.dqkv, plain.dqkv, T * 3 * E)) return 0;
+#endif
+  }
+  return 1;
+}
+
+/* 1 if these tiles may be used. */
+static int igpt__amx_right(const igpt__amx *amx)
+{
+  return amx && igpt__amx_multiplies(amx) && igpt__amx_attends(amx);
+}
+
+IGPT__EXACT_ENTRY(igpt_selftest, (igpt_isa isa), (isa))
 {
   const igpt_kernels *k = igpt_kernels_for(isa);
   igpt__trial fast, plain;
@@ -3313,7 +5130,8 @@ igpt_result igpt_selftest(igpt_isa isa)
       return IGPT_SELFTEST_FAILED;
   }
   if (!igpt__trial_products(k, 0) || !igpt__trial_products(k, 1) || !igpt__trial_softmax(k, 0) ||
-      !igpt__trial_nearest(k) || !igpt__trial_lists(k))
+      !igpt__trial_losses(k) || !igpt__trial_narrow(k) || !igpt__trial_nearest(k) ||
+      !igpt__trial_lists(k))
     return IGPT_SELFTEST_FAILED;
   return IGPT_OK;
 }
@@ -3381,11 +5199,14 @@ static size_t igpt__matmul_shared(const igpt_kernels *kernels, size_t n, size_t 
   return igpt__size_round(igpt__size_mul(columns, igpt__min_size(k, IGPT__BLOCK_DEPTH)), 16);
 }
 
-/* Floats a worker. */
-static size_t igpt__matmul_worker(const igpt_kernels *kernels)
+/* Floats a worker, for the same: a strip of A, or a few rows of it and a piece of B. */
+static size_t igpt__matmul_worker(const igpt_kernels *kernels, size_t n, size_t k)
 {
-  (void)kernels;
-  return (size_t)IGPT__BLOCK_ROWS * IGPT__BLOCK_DEPTH;
+  const size_t columns = igpt__size_round(igpt__min_size(n, IGPT__FEW_COLUMNS),
+                                          (size_t)kernels->tile_columns);
+  const size_t rows = IGPT__FEW_ROWS + (size_t)kernels->tile_rows;
+  return igpt__max_size(IGPT__BLOCK_ROWS * igpt__min_size(k, IGPT__BLOCK_DEPTH),
+                        IGPT__FEW_DEPTH * (rows + columns));
 }
 
 static float *igpt__worker(const igpt__math *math, int worker)
@@ -3419,7 +5240,8 @@ static void igpt__tile_edge(const igpt_kernels *kernels, float *c, size_t ldc, c
 }
 
 /* One strip of A times a block of packed columns of B. Of these a few at a time, which stay in the
-   second cache for all panels of the strip, and a panel of A stays in the first for them. */
+   second cache for all panels of the strip, and a panel of A stays in the first for them. The next
+   tile of C is asked for meanwhile. */
 static void igpt__matmul_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
@@ -3438,7 +5260,11 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
       for (j = first; j < stop; j += nr) {
         const float *b = p->math->shared + j * p->depth;
         float *c = p->c + (row + i) * p->ldc + p->column + j;
-        size_t m = igpt__min_size(mr, rows - i);
+        const size_t ahead = j + nr < stop ? nr : mr * p->ldc + first - j;
+        size_t m = igpt__min_size(mr, rows - i), r, l;
+        for (r = 0; r < m; r++)
+          for (l = ahead; l < ahead + nr; l += 16)
+            IGPT__PREFETCH((const void *)((uintptr_t)c + (r * p->ldc + l) * sizeof *c));
         if (end - j < nr)
           igpt__tile_edge(kernels, c, p->ldc, a + i * p->depth, b, m, end - j, p->depth,
                           accumulate);
@@ -3540,12 +5366,16 @@ static void igpt__amx_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
   size_t row = index % p->strips * p->strip, first = index / p->strips * p->block;
-  p->math->amx->multiply(p->c + (p->row + row) * p->ldc + p->column + first, p->ldc,
-                         igpt__amx_a(p) + igpt__panels(row, p->depth),
-                         igpt__amx_b(p) + igpt__panels(first, p->depth),
-                         igpt__min_size(p->rows - row, p->strip),
-                         igpt__min_size(p->columns - first, p->block), p->depth,
-                         p->accumulate || p->deep > 0, igpt__worker(p->math, worker));
+  igpt__tiled part;
+  (void)worker;
+  part = igpt__tiled_of(igpt__min_size(p->rows - row, p->strip),
+                        igpt__min_size(p->columns - first, p->block), p->depth,
+                        igpt__amx_a(p) + igpt__panels(row, p->depth), 0,
+                        igpt__amx_b(p) + igpt__panels(first, p->depth), IGPT__TO_FLOATS);
+  part.c = p->c + (p->row + row) * p->ldc + p->column + first;
+  part.plus = p->accumulate || p->deep > 0 ? part.c : NULL;
+  part.ldc = p->ldc;
+  p->math->amx->multiply(&part);
 }
 
 static void igpt__amx_matmul(igpt__product *p)
@@ -3564,6 +5394,7 @@ static void igpt__amx_matmul(igpt__product *p)
         p->across = igpt__divide_up(igpt__panels(p->columns, p->depth), IGPT__AMX_BLOCK);
         p->across = igpt__max_size(p->across, igpt__divide_up(tasks, p->strips));
         p->across = igpt__min_size(p->across, igpt__divide_up(p->columns, IGPT__AMX_STRIP));
+        IGPT_ASSERT(p->strips > 0 && p->across > 0);
         p->block = igpt__size_round(igpt__divide_up(p->columns, p->across), IGPT__PANEL);
         p->across = igpt__divide_up(p->columns, p->block);
         igpt__run(runner, igpt__amx_pack_task, p,
@@ -3631,6 +5462,236 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
   }
 }
 
+/* ---- with copies of few bits ------------------------------------------------------------------
+
+   A product of a few rows takes as long as its weights take to come from memory. Sessions that
+   decode therefore keep copies of them in two bytes or in one, in panels of 64 columns, each a run
+   of memory that one task reads from its begin to its end, once for all rows; of a few of them at a
+   time if there is one row alone. Bytes are whole numbers in -127..127 with a factor for each
+   column, an output of the layer: q = w / scale, scale = max |w| / 127. Where a batch has more rows
+   than a few and there are tiles, bfloat16 lies as these want it.                                */
+
+enum {
+  IGPT__NARROW_DEPTH   = 512,     /* of its rows, copied at a time */
+  IGPT__NARROW_SIDE    = 4,       /* panels that a row goes through together, at most */
+  IGPT__NARROW_ROWS    = 96,      /* of x: a strip; a multiple of every MR, as is: */
+  IGPT__NARROW_SLAB    = 960,     /* of x, packed at a time */
+  IGPT__NARROW_TILED   = 5,       /* rows from which on tiles are faster */
+  IGPT__NARROW_BLOCK   = 256      /* columns of a task on tiles, at most */
+};
+
+/* The copy of a matrix (k,n). */
+typedef struct igpt__narrow {
+  void  *w;                       /* panels (k,64), zeros beyond column n */
+  float *scale;                   /* (n) of bytes; null: bfloat16 */
+  size_t k, n;
+  int    tiled;                   /* 1: w is packed for tiles */
+} igpt__narrow;
+
+typedef struct igpt__narrow_job {
+  const igpt__math *math;
+  const igpt__narrow *narrow;
+  float *y;
+  const float *x, *w;
+  size_t column_stride, row_stride;     /* of w */
+  size_t row, rows, lanes;        /* the slab of x, and its rows in a panel */
+  size_t side;                    /* panels of w that a task takes */
+  size_t strip, strips;
+  int accumulate;
+} igpt__narrow_job;
+
+static char *igpt__narrow_panel(const igpt__narrow *narrow, size_t panel)
+{
+  return (char *)narrow->w + panel * narrow->k * IGPT__NARROW_COLUMNS * (narrow->scale ? 1 : 2);
+}
+
+static void igpt__narrow_take(igpt__arena *arena, igpt__narrow *narrow, size_t k, size_t n,
+                              int bytes, int tiled)
+{
+  const size_t columns = igpt__size_round(n, IGPT__NARROW_COLUMNS);
+  narrow->k = k;
+  narrow->n = n;
+  narrow->tiled = tiled;
+  narrow->w = igpt__take(arena, tiled ? igpt__panels(n, k) : igpt__size_mul(columns, k),
+                         (size_t)bytes);
+  narrow->scale = bytes == 1 ? igpt__take_floats(arena, columns) : NULL;
+}
+
+/* One panel, through floats in the worker's scratch; for bytes twice, since the largest comes
+   first. */
+static void igpt__narrow_fill_task(void *arg, size_t index, int worker)
+{
+  const igpt__narrow_job *job = (const igpt__narrow_job *)arg;
+  const igpt__narrow *narrow = job->narrow;
+  const igpt_kernels *kernels = job->math->kernels;
+  const size_t first = index * IGPT__NARROW_COLUMNS, k = narrow->k;
+  const size_t count = igpt__min_size(narrow->n - first, IGPT__NARROW_COLUMNS);
+  float *floats = igpt__worker(job->math, worker), *scale = narrow->scale;
+  float most[IGPT__NARROW_COLUMNS], factor[IGPT__NARROW_COLUMNS];
+  char *panel = igpt__narrow_panel(narrow, index);
+  size_t p, depth, i;
+  int pass;
+  if (narrow->tiled) {
+    job->math->amx->pack((uint16_t *)narrow->w + igpt__panels(first, k),
+                         job->w + first * job->column_stride, job->column_stride, job->row_stride,
+                         count, k, 1);
+    return;
+  }
+  memset(most, 0, sizeof most);
+  for (pass = scale ? 0 : 1; pass < 2; pass++) {
+    for (p = 0; p < k; p += depth) {
+      depth = igpt__min_size(k - p, IGPT__NARROW_DEPTH);
+      kernels->pack(floats, IGPT__NARROW_COLUMNS,
+                    job->w + first * job->column_stride + p * job->row_stride, job->column_stride,
+                    job->row_stride, count, depth, 0);
+      if (!scale)
+        kernels->halve((uint16_t *)(void *)panel + p * IGPT__NARROW_COLUMNS, floats,
+                       depth * IGPT__NARROW_COLUMNS);
+      else if (pass == 0)
+        kernels->peaks(most, floats, IGPT__NARROW_COLUMNS, depth);
+      else
+        kernels->quantise((int8_t *)panel + p * IGPT__NARROW_COLUMNS, floats, factor,
+                          IGPT__NARROW_COLUMNS, depth);
+    }
+    for (i = 0; pass == 0 && i < IGPT__NARROW_COLUMNS; i++) {
+      const int none = most[i] <= 1e-30f;     /* a NaN is something, and stays in the scale */
+      factor[i] = none ? 0 : 127 / most[i];
+      scale[first + i] = none ? 0 : most[i] / 127;
+    }
+  }
+}
+
+/* The copy of w, whose element (p,j) is w[p * row_stride + j * column_stride]. */
+static void igpt__narrow_fill(const igpt__math *math, const igpt__narrow *narrow, const float *w,
+                              size_t row_stride, size_t column_stride)
+{
+  igpt__narrow_job job;
+  memset(&job, 0, sizeof job);
+  job.math = math;
+  job.narrow = narrow;
+  job.w = w;
+  job.row_stride = row_stride;
+  job.column_stride = column_stride;
+  igpt__run(&math->runner, igpt__narrow_fill_task, &job,
+            igpt__divide_up(narrow->n, IGPT__NARROW_COLUMNS));
+}
+
+/* Rows of x that go through a panel together: one of the numbers that the kernel knows */
+static size_t igpt__narrow_lanes(const igpt_kernels *kernels, size_t m)
+{
+  const size_t mr = (size_t)kernels->tile_rows;
+  const size_t each = igpt__divide_up(m, igpt__divide_up(m, mr));
+  return each <= 1 ? 1 : each <= mr / 3 ? mr / 3 : each <= 2 * mr / 3 ? 2 * mr / 3 : mr;
+}
+
+/* Floats of math.shared for products with up to m rows of up to k. */
+static size_t igpt__narrow_shared(size_t m, size_t k)
+{
+  return igpt__panels(igpt__min_size(m, IGPT__NARROW_SLAB) + 16, k);
+}
+
+/* A strip of x into panels of `lanes` rows, (k,lanes) each */
+static void igpt__narrow_pack_task(void *arg, size_t index, int worker)
+{
+  const igpt__narrow_job *job = (const igpt__narrow_job *)arg;
+  const size_t k = job->narrow->k, row = index * job->strip;
+  (void)worker;
+  job->math->kernels->pack(job->math->shared + row * k, job->lanes, job->x + (job->row + row) * k,
+                           k, 1, igpt__min_size(job->rows - row, job->strip), k, job->math->round);
+}
+
+static void igpt__narrow_task(void *arg, size_t index, int worker)
+{
+  const igpt__narrow_job *job = (const igpt__narrow_job *)arg;
+  const igpt__narrow *narrow = job->narrow;
+  const size_t k = narrow->k, panel = index / job->strips * job->side;
+  const size_t first = panel * IGPT__NARROW_COLUMNS;
+  const size_t count = igpt__min_size(narrow->n - first, job->side * IGPT__NARROW_COLUMNS);
+  size_t row = index % job->strips * job->strip;
+  const size_t end = igpt__min_size(job->rows, row + job->strip);
+  (void)worker;
+  for (; row < end; row += job->lanes)
+    job->math->kernels->narrow(job->y + (job->row + row) * narrow->n + first, narrow->n,
+                               job->math->shared + row * k, job->lanes,
+                               igpt__narrow_panel(narrow, panel), IGPT__NARROW_COLUMNS,
+                               IGPT__NARROW_COLUMNS * k, narrow->scale ? 1 : 2,
+                               narrow->scale ? narrow->scale + first : NULL,
+                               igpt__min_size(job->lanes, end - row), count, k, job->accumulate);
+}
+
+/* A part of a panel of rows of x, for tiles */
+static void igpt__narrow_tiled_pack_task(void *arg, size_t index, int worker)
+{
+  const igpt__narrow_job *job = (const igpt__narrow_job *)arg;
+  const size_t k = job->narrow->k, row = index / job->strips * IGPT__PANEL;
+  const size_t p = index % job->strips * IGPT__NARROW_DEPTH;
+  uint16_t *to = (uint16_t *)(void *)job->math->shared + igpt__panels(row, k);
+  (void)worker;
+  job->math->amx->pack(to + p * IGPT__PANEL, job->x + (job->row + row) * k + p, k, 1,
+                       igpt__min_size(job->rows - row, IGPT__PANEL),
+                       igpt__min_size(k - p, IGPT__NARROW_DEPTH), 0);
+}
+
+static void igpt__narrow_tiled_task(void *arg, size_t index, int worker)
+{
+  const igpt__narrow_job *job = (const igpt__narrow_job *)arg;
+  const igpt__narrow *narrow = job->narrow;
+  const size_t first = index * job->side;
+  const size_t count = igpt__min_size(narrow->n - first, job->side);
+  igpt__tiled part = igpt__tiled_of(job->rows, count, narrow->k,
+                                    (const uint16_t *)(const void *)job->math->shared, 0,
+                                    (const uint16_t *)narrow->w + igpt__panels(first, narrow->k),
+                                    IGPT__TO_FLOATS);
+  (void)worker;
+  part.c = job->y + job->row * narrow->n + first;
+  part.ldc = narrow->n;
+  part.plus = job->accumulate ? part.c : NULL;
+  job->math->amx->multiply(&part);
+}
+
+/* A slab of x times w, on tiles. */
+static void igpt__narrow_tiled(igpt__narrow_job *job)
+{
+  const igpt_runner *runner = &job->math->runner;
+  const size_t n = job->narrow->n, k = job->narrow->k;
+  const size_t share = igpt__divide_up(n, IGPT__WORKER_TASKS / 2 * (size_t)igpt__workers(runner));
+  job->side = igpt__size_round(igpt__min_size(share, IGPT__NARROW_BLOCK), IGPT__PANEL);
+  job->strips = igpt__divide_up(k, IGPT__NARROW_DEPTH);
+  igpt__run(runner, igpt__narrow_tiled_pack_task, job,
+            igpt__divide_up(job->rows, IGPT__PANEL) * job->strips);
+  igpt__run(runner, igpt__narrow_tiled_task, job, igpt__divide_up(n, job->side));
+}
+
+/* y (m,n) = x (m,k) w [+ y]. Of a bfloat16 copy the bits of igpt__matmul without tiles, if it is
+   not made for them. */
+static void igpt__narrow_product(const igpt__math *math, float *y, const float *x,
+                                 const igpt__narrow *narrow, size_t m, int accumulate)
+{
+  const size_t panels = igpt__divide_up(narrow->n, IGPT__NARROW_COLUMNS);
+  igpt__narrow_job job;
+  memset(&job, 0, sizeof job);
+  job.math = math;
+  job.narrow = narrow;
+  job.y = y;
+  job.x = x;
+  job.accumulate = accumulate;
+  job.side = igpt__divide_up(panels, (size_t)igpt__workers(&math->runner));
+  job.side = m > 1 ? 1 : igpt__min_size(IGPT__NARROW_SIDE, job.side);
+  for (job.row = 0; job.row < m; job.row += job.rows) {
+    job.rows = igpt__min_size(m - job.row, IGPT__NARROW_SLAB);
+    if (narrow->tiled) {
+      igpt__narrow_tiled(&job);
+      continue;
+    }
+    job.lanes = igpt__narrow_lanes(math->kernels, job.rows);
+    job.strip = IGPT__NARROW_ROWS / job.lanes * job.lanes;
+    job.strips = igpt__divide_up(job.rows, job.strip);
+    igpt__run(&math->runner, igpt__narrow_pack_task, &job, job.strips);
+    igpt__run(&math->runner, igpt__narrow_task, &job,
+              job.strips * igpt__divide_up(panels, job.side));
+  }
+}
+
 /* ==== 10. attention ==========================================================================
 
    out_i = sum_j p_ij v_j,  p_ij = exp(s_ij) / sum_j' exp(s_ij'),  s_ij = q_i . k_j / sqrt(E), with
@@ -3660,11 +5721,12 @@ typedef struct igpt__attention {
   const igpt__math *math;
   const float *qkv;
   float *out, *lse;
-  const float *cache;
+  char *cache;                    /* of B pictures */
   const float *gradient, *past;   /* backward: dout and out */
   size_t B, T, H, E;
   size_t blocks;                  /* of queries, a head */
   size_t position;                /* decoding: keys 0..position are seen */
+  size_t given;                   /* a prefix: positions of each picture in qkv */
   size_t head;                    /* of the map */
   int causal;
   float scale;                    /* 1 / sqrt(E) */
@@ -3832,6 +5894,115 @@ static void igpt__attention_forward_task(void *arg, size_t index, int worker)
   }
 }
 
+/* ---- the same on tiles ------------------------------------------------------------------------
+
+   A task packs the head whose rows it computes. That is a small part of the work if the task is the
+   whole head, so heads are cut only where there are too few of them for the workers: the forward
+   pass into rows, which costs packing K and V again. The backward pass would have to add up parts
+   of dq, in an order that depends on the cut. Instead some tasks compute dk and dv of their keys
+   and the others dq of their queries, each with a P and a dS of its own: seven products instead of
+   five, to the same bits.                                                                        */
+
+enum {
+  IGPT__SHARE_ROWS = 128,         /* of a head that is cut, at least and a multiple of */
+  IGPT__CUT_TENTHS = 16           /* what seven products cost, where five cost 10 */
+};
+
+typedef struct igpt__heads {
+  const igpt__math *math;
+  const uint16_t *qkv, *dout;     /* (B,T,3C), rows ld3 apart; (B,T,C), rows ld apart */
+  uint16_t *out, *dqkv;           /* (B,T,C); (B,T,3C) */
+  float *lse;                     /* (B,H,T), or null */
+  size_t B, T, H, E, ld, ld3;
+  int    causal;
+  size_t blocks, share;           /* of a head, or 0; rows of one */
+} igpt__heads;
+
+static igpt__head igpt__head_of(const igpt__heads *a, size_t index)
+{
+  const size_t C = a->H * a->E, row = index / a->H * a->T, column = index % a->H * a->E;
+  igpt__head head;
+  memset(&head, 0, sizeof head);
+  head.T = a->T;
+  head.E = a->E;
+  head.stride = a->ld3;
+  head.width = a->ld;
+  head.q = a->qkv + row * a->ld3 + column;
+  head.k = head.q + C;
+  head.v = head.k + C;
+  head.out = a->out + row * a->ld + column;
+  head.lse = a->lse ? a->lse + index * a->T : NULL;
+  head.scale = 1 / sqrtf((float)a->E);
+  head.causal = a->causal;
+  return head;
+}
+
+/* Heads in so many blocks that every worker gets some tasks */
+static void igpt__heads_cut(igpt__heads *a, size_t tasks)
+{
+  const size_t most = igpt__divide_up(a->T, IGPT__SHARE_ROWS);
+  a->blocks = igpt__min_size(igpt__divide_up(tasks, a->B * a->H), most);
+  a->share = igpt__size_round(igpt__divide_up(a->T, a->blocks), IGPT__SHARE_ROWS);
+  a->blocks = igpt__divide_up(a->T, a->share);
+}
+
+static void igpt__heads_forward_task(void *arg, size_t index, int worker)
+{
+  const igpt__heads *a = (const igpt__heads *)arg;
+  const size_t heads = a->B * a->H;
+  const size_t first = (a->blocks - 1 - index / heads) * a->share;      /* the longest first */
+  const igpt__head head = igpt__head_of(a, index % heads);
+  a->math->amx->attend(&head, first, igpt__min_size(a->T, first + a->share),
+                       igpt__worker(a->math, worker));
+}
+
+/* out and, if not null, lse from qkv */
+static void igpt__heads_forward(igpt__heads *a)
+{
+  const size_t workers = (size_t)igpt__workers(&a->math->runner);
+  igpt__heads_cut(a, workers == 1 ? 1 : workers * IGPT__WORKER_TASKS);
+  igpt__run(&a->math->runner, igpt__heads_forward_task, a, a->B * a->H * a->blocks);
+}
+
+#ifndef IGPT_NO_TRAIN
+/* With blocks 0 the whole head; else rows of dk and dv, and after those of all heads rows of dq */
+static void igpt__heads_backward_task(void *arg, size_t index, int worker)
+{
+  const igpt__heads *a = (const igpt__heads *)arg;
+  const size_t heads = a->B * a->H, at = index % heads, turn = index / heads;
+  const size_t C = a->H * a->E, column = at % a->H * a->E, row = at / a->H * a->T;
+  float *scratch = igpt__worker(a->math, worker);
+  uint16_t *dqkv = a->dqkv + row * a->ld3 + column;
+  igpt__head head = igpt__head_of(a, at);
+  head.dout = a->dout + row * a->ld + column;
+  head.dq = turn < a->blocks ? NULL : dqkv;
+  head.dk = turn < a->blocks || !a->blocks ? dqkv + C : NULL;
+  head.dv = turn < a->blocks || !a->blocks ? dqkv + 2 * C : NULL;
+  if (!a->blocks)
+    a->math->amx->attend_backward(&head, 0, a->T, 0, a->T, scratch);
+  else if (turn < a->blocks) {
+    const size_t first = turn * a->share, end = igpt__min_size(a->T, first + a->share);
+    a->math->amx->attend_backward(&head, a->causal ? first : 0, a->T, first, end, scratch);
+  } else {
+    const size_t first = (2 * a->blocks - 1 - turn) * a->share;
+    const size_t end = igpt__min_size(a->T, first + a->share);
+    a->math->amx->attend_backward(&head, first, end, 0, a->causal ? end : a->T, scratch);
+  }
+}
+
+/* dqkv from qkv, dout, and the out and lse of the forward pass */
+static void igpt__heads_backward(igpt__heads *a)
+{
+  const size_t heads = a->B * a->H, workers = (size_t)igpt__workers(&a->math->runner);
+  const size_t idle_too = igpt__divide_up(heads, workers) * workers;   /* heads in that time */
+  a->blocks = 0;
+  if (10 * idle_too > IGPT__CUT_TENTHS * heads)
+    igpt__heads_cut(a, workers * IGPT__WORKER_TASKS / 2);
+  igpt__run(&a->math->runner, igpt__heads_backward_task, a,
+            heads * (a->blocks ? 2 * a->blocks : 1));
+}
+#endif
+
 /* out (B,T,C); lse (B,H,T), the log of each row's sum of exp, may be null. */
 static void igpt__attention_forward(const igpt__math *math, float *out, float *lse,
                                     const float *qkv, size_t B, size_t T, size_t H, size_t E,
@@ -3978,7 +6149,7 @@ static void igpt__attention_map_task(void *arg, size_t index, int worker)
   }
   for (r = 0; r < rows; r++) {
     size_t n = a->causal ? start + r + 1 : T;
-    float *row = map + r * T, most = a->scale * kernels->max(row, n);
+    float *row = map + r * T, most = a->scale * kernels->maximum(row, n);
     float total = kernels->exp_sum(row, row, a->scale, most, n);
     kernels->scale(row, 1.0f / total, n);
     memset(row + n, 0, (T - n) * sizeof(float));
@@ -3998,50 +6169,83 @@ static void igpt__attention_map(const igpt__math *math, float *map, const float 
 /* ---- decoding with a cache --------------------------------------------------------------------
 
    A picture that grows pixel by pixel needs the keys and values of all earlier pixels again at
-   every step: the cache keeps them, for each head keys (E, T and some) and then values (T, E
-   rounded up), so that both products of a single query run along memory. Chains, blocks of keys and
-   softmax are those of the full pass: so are the bits.                                           */
+   every step: the cache keeps them, for each head keys in blocks of 64 positions, (E,64) each, and
+   then values (T, E rounded up), so that both products of a single query run along memory; where
+   products take bfloat16, it is that. Chains, blocks of keys and softmax are those of the full
+   pass: so are the bits.                                                                         */
 
-/* Floats from one row of keys to the next: not a power of two, which would send all rows to the
-   same few places of the cache. */
-static size_t igpt__cache_tall(size_t T)
+enum { IGPT__CACHE_KEYS = IGPT__NARROW_COLUMNS };   /* of a block, a divisor of BLOCK_KEYS */
+
+/* Numbers of a head in one layer: its keys, and all */
+static size_t igpt__cache_keys(size_t T, size_t E)
 {
-  return igpt__size_add(igpt__size_round(T, 16), 16);
+  return igpt__size_mul(igpt__size_round(T, IGPT__CACHE_KEYS), E);
 }
 
-/* Floats of one picture in one layer */
-static size_t igpt__cache_floats(const igpt_kernels *kernels, size_t T, size_t H, size_t E)
+static size_t igpt__cache_head(size_t T, size_t E)
 {
-  size_t keys = igpt__size_mul(E, igpt__cache_tall(T));
-  size_t values = igpt__size_mul(T, igpt__size_round(E, 16));
-  (void)kernels;
-  return igpt__size_round(igpt__size_mul(H, igpt__size_add(keys, values)), 16);
+  return igpt__size_add(igpt__cache_keys(T, E), igpt__size_mul(T, igpt__size_round(E, 16)));
 }
 
-/* Keys and values of n new positions, first .. first + n - 1, of qkv (B,n,3C), into the cache. */
-static void igpt__cache_store(const igpt__math *math, float *cache, const float *qkv, size_t B,
-                              size_t n, size_t first, size_t T, size_t H, size_t E)
+/* Bytes of one picture in one layer */
+static size_t igpt__cache_bytes(size_t T, size_t H, size_t E, int round)
 {
-  const size_t C = H * E, tall = igpt__cache_tall(T), wide = igpt__size_round(E, 16);
-  const size_t picture_floats = igpt__cache_floats(math->kernels, T, H, E);
-  size_t picture, head, i, e;
-  for (picture = 0; picture < B; picture++)
-    for (head = 0; head < H; head++) {
-      float *keys = cache + picture * picture_floats + head * (E * tall + T * wide);
-      float *values = keys + E * tall;
-      const float *k = qkv + picture * n * 3 * C + C + head * E, *v = k + C;
-      for (i = 0; i < n; i++) {
-        for (e = 0; e < E; e++) keys[e * tall + first + i] = k[i * 3 * C + e];
-        memcpy(values + (first + i) * wide, v + i * 3 * C, E * sizeof(float));
-      }
-    }
+  return igpt__size_round(igpt__size_mul(igpt__size_mul(H, igpt__cache_head(T, E)), round ? 2 : 4),
+                          IGPT__ALIGN);
+}
+
+static char *igpt__cache_at(const igpt__attention *a, size_t picture, size_t head)
+{
+  const int round = a->math->round;
+  return a->cache + picture * igpt__cache_bytes(a->T, a->H, a->E, round) +
+         head * igpt__cache_head(a->T, a->E) * (round ? 2 : 4);
+}
+
+/* Key and value of one head at `position`. row: E numbers of scratch. */
+static void igpt__cache_put(const igpt__attention *a, char *cache, const float *k, const float *v,
+                            size_t position, void *row)
+{
+  const size_t E = a->E, wide = igpt__size_round(E, 16), keys = igpt__cache_keys(a->T, E);
+  const size_t lane = position % IGPT__CACHE_KEYS, at = (position - lane) * E + lane;
+  size_t e;
+  if (a->math->round) {
+    uint16_t *half = (uint16_t *)row, *to = (uint16_t *)(void *)cache;
+    a->math->kernels->halve(half, k, E);
+    for (e = 0; e < E; e++) to[at + e * IGPT__CACHE_KEYS] = half[e];
+    a->math->kernels->halve(to + keys + position * wide, v, E);
+  } else {
+    float *to = (float *)(void *)cache;
+    for (e = 0; e < E; e++) to[at + e * IGPT__CACHE_KEYS] = k[e];
+    memcpy(to + keys + position * wide, v, E * sizeof *to);
+  }
+}
+
+static void igpt__cache_task(void *arg, size_t index, int worker)
+{
+  const igpt__attention *a = (const igpt__attention *)arg;
+  const size_t head = index % a->H, picture = index / a->H, C = a->H * a->E;
+  const float *k = a->qkv + picture * a->given * 3 * C + C + head * a->E;
+  char *cache = igpt__cache_at(a, picture, head);
+  size_t i;
+  for (i = 0; i < a->given; i++, k += 3 * C)
+    igpt__cache_put(a, cache, k, k + C, i, igpt__worker(a->math, worker));
+}
+
+/* Keys and values of the first n positions, from qkv (B,n,3C), into the cache. */
+static void igpt__cache_store(const igpt__math *math, char *cache, const float *qkv, size_t B,
+                              size_t n, size_t T, size_t H, size_t E)
+{
+  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, 1);
+  a.cache = cache;
+  a.given = n;
+  igpt__run(&math->runner, igpt__cache_task, &a, B * H);
 }
 
 /* softmax_block for a single query, to the same bits */
 static void igpt__row_extend(float *most, float *total, const igpt_kernels *kernels, float *s,
                              size_t n, float *o, size_t E, float scale)
 {
-  float top = scale * kernels->max(s, n), change, sum = 0;
+  float top = scale * kernels->maximum(s, n), change, sum = 0;
   size_t i;
   if (top < *most) top = *most;
   change = kernels->exp_sum(NULL, most, 1.0f, top, 1);
@@ -4059,30 +6263,37 @@ static void igpt__attention_decode_task(void *arg, size_t index, int worker)
   const igpt__attention *a = (const igpt__attention *)arg;
   const igpt_kernels *kernels = a->math->kernels;
   const size_t E = a->E, T = a->T, C = a->H * E, n = a->position + 1;
-  const size_t tall = igpt__cache_tall(T), wide = igpt__size_round(E, 16);
-  size_t head = index % a->H, picture = index / a->H, key;
-  const float *q = a->qkv + picture * 3 * C + head * E;
-  const float *keys = a->cache + picture * igpt__cache_floats(kernels, T, a->H, E) +
-                      head * (E * tall + T * wide);
-  const float *values = keys + E * tall;
-  float *scratch = igpt__worker(a->math, worker);
-  float *scores = igpt__carve(&scratch, IGPT__BLOCK_KEYS), *o = igpt__carve(&scratch, E);
+  const size_t wide = igpt__size_round(E, 16), head = index % a->H, picture = index / a->H;
+  const int round = a->math->round, bytes = round ? 2 : 4;
+  const float *row = a->qkv + picture * 3 * C + head * E;
+  char *keys = igpt__cache_at(a, picture, head);
+  const char *values = keys + igpt__cache_keys(T, E) * (size_t)bytes;
+  float *scratch = igpt__worker(a->math, worker), *scores, *q, *o;
   float most = -HUGE_VALF, total = 0;
+  size_t key, seen;
+  scores = igpt__carve(&scratch, IGPT__BLOCK_KEYS);
+  q = igpt__carve(&scratch, E);
+  o = igpt__carve(&scratch, E);
+  igpt__cache_put(a, keys, row + C, row + 2 * C, a->position, q);
+  kernels->pack(q, 1, row, E, 1, 1, E, round);
   for (key = 0; key < n; key += IGPT__BLOCK_KEYS) {
-    size_t seen = igpt__min_size(n - key, IGPT__BLOCK_KEYS);
-    kernels->thin(scores, seen, q, E, keys + key, tall, 1, seen, E, 0, a->math->round);
+    seen = igpt__min_size(n - key, IGPT__BLOCK_KEYS);
+    kernels->narrow(scores, seen, q, 1, keys + key * E * (size_t)bytes, IGPT__CACHE_KEYS,
+                    IGPT__CACHE_KEYS * E, bytes, NULL, 1, igpt__size_round(seen, IGPT__CACHE_KEYS),
+                    E, 0);
     igpt__row_extend(&most, &total, kernels, scores, seen, o, key > 0 ? E : 0, a->scale);
-    kernels->thin(o, E, scores, seen, values + key * wide, wide, 1, E, seen, key > 0,
-                  a->math->round);
+    kernels->pack(scores, 1, scores, seen, 1, 1, seen, round);
+    kernels->narrow(o, E, scores, 1, values + key * wide * (size_t)bytes, wide,
+                    IGPT__NARROW_COLUMNS, bytes, NULL, 1, E, seen, key > 0);
   }
   igpt__row_finish(a->out + picture * C + head * E, o, E, kernels, NULL, most, total);
 }
 
-/* out (B,C) of position `position`, whose qkv (B,3C) is given and whose key and value the cache has
-   already. Equal to row `position` of the causal forward pass, bit for bit. */
+/* out (B,C) of position `position`, whose qkv (B,3C) is given and whose keys and values go to the
+   cache. Equal to row `position` of the causal forward pass, bit for bit. */
 static void igpt__attention_decode(const igpt__math *math, float *out, const float *qkv,
-                                   const float *cache, size_t B, size_t position, size_t T,
-                                   size_t H, size_t E)
+                                   char *cache, size_t B, size_t position, size_t T, size_t H,
+                                   size_t E)
 {
   igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, 1);
   a.out = out;
@@ -4099,9 +6310,10 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
    corrections to it; a last norm and one matrix turn it into logits over the V colours.
 
      embed   AR:    x[0] = sos + wpe[0],  x[i] = wte[token[i-1]] + wpe[i]      (shifted by one)
-             BERT:  x[i] = (hidden[i] ? 0 : wte[token[i]]) + wpe[i]
+             BERT:  x[i] = (hidden[i] ? 0 or wte[shown[i]] : wte[token[i]]) + wpe[i]
      block   a = norm(x; ln_1)      q|k|v = a c_attn      x = x + attention(q, k, v) c_proj
              a = norm(x; ln_2)      f = a c_fc            x = x + gelu(f) m_proj
+                                    (each product plus its bias, if config.biases)
      head    f = norm(x; ln_f)      logits = f lm_head^T  classes = mean over i of f[i] score^T
 
    In a block only attention moves information between positions; the second half (the MLP) thinks
@@ -4110,8 +6322,9 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
    guessed.
 
    Where paper and official code differ we follow the code: "layer norm" has no mean and no bias,
-   GELU is x sigmoid(1.702 x), no matrix has a bias, a BERT model hides a pixel by zeroing its wte
-   row, and the output matrix starts at zero, so that the first loss is exactly ln V.
+   GELU is x sigmoid(1.702 x), no matrix has a bias unless asked for, a BERT model hides a pixel by
+   zeroing its wte row, and the output matrix starts at zero, so that the first loss is exactly
+   ln V.
 
    A training pass costs about 6 FLOPs a parameter and token; two thirds of it are the backward
    pass, each step of which stands right below the forward step that it differentiates. Chen et al.:
@@ -4121,8 +6334,8 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
 
 /* ONE list of all that is learned: field, name in files, rows, columns (0: it is a vector),
    standard deviation of the initial values (-1: all ones), 1 where weight decay applies. Letters as
-   in part 2; S is 1 in AR models: the start vector is the last row of wte. Tensors of the whole
-   model ... */
+   in part 2; S is 1 in AR models: the start vector is the last row of wte; D is config.biases.
+   Tensors of the whole model ... */
 #define IGPT__HEAD_TENSORS(X)                                                                     \
   X(wte,     "transformer.wte.weight",  V + S, C, 0.02, 0)                                        \
   X(wpe,     "transformer.wpe.weight",  T,     C, 0.01, 0)                                        \
@@ -4131,19 +6344,25 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
   X(score,   "score.weight",            K,     C, 0.0,  1)
 
 /* ... (score only where there are classes), and of each block, "transformer.h.<block>.<name>",
-   whose matrices are (in, out). Depth enters once: attn.c_proj shrinks with it. */
+   whose matrices are (in, out). Depth enters once: attn.c_proj shrinks with it. The last four are
+   there only with biases. */
 #define IGPT__BLOCK_TENSORS(X)                                                                    \
   X(ln_1,   "ln_1.weight",        C,     0,     -1.0,                      0)                     \
   X(c_attn, "attn.c_attn.weight", C,     3 * C, 1 / sqrt((double)C),       1)                     \
   X(c_proj, "attn.c_proj.weight", C,     C,     1 / sqrt((double)C * (double)L), 1)               \
   X(ln_2,   "ln_2.weight",        C,     0,     -1.0,                      0)                     \
   X(c_fc,   "mlp.c_fc.weight",    C,     4 * C, 0.02,                      1)                     \
-  X(m_proj, "mlp.c_proj.weight",  4 * C, C,     0.02,                      1)
+  X(m_proj, "mlp.c_proj.weight",  4 * C, C,     0.02,                      1)                     \
+  X(c_attn_b, "attn.c_attn.bias", 3 * C * D, 0, 0.0,                       0)                     \
+  X(c_proj_b, "attn.c_proj.bias", C * D,     0, 0.0,                       0)                     \
+  X(c_fc_b,   "mlp.c_fc.bias",    4 * C * D, 0, 0.0,                       0)                     \
+  X(m_proj_b, "mlp.c_proj.bias",  C * D,     0, 0.0,                       0)
 
 enum {
 #define IGPT__COUNT_ONE(field, name, rows, columns, deviation, decay) +1
   IGPT__HEAD_COUNT = 0 IGPT__HEAD_TENSORS(IGPT__COUNT_ONE),
-  IGPT__BLOCK_COUNT = 0 IGPT__BLOCK_TENSORS(IGPT__COUNT_ONE)
+  IGPT__BLOCK_COUNT = 0 IGPT__BLOCK_TENSORS(IGPT__COUNT_ONE),
+  IGPT__BIAS_COUNT = 4            /* of them */
 #undef IGPT__COUNT_ONE
 };
 
@@ -4169,6 +6388,7 @@ typedef struct igpt__spec {
 typedef struct igpt__specs {
   igpt__spec head[IGPT__HEAD_COUNT], block[IGPT__BLOCK_COUNT];
   int    head_count;              /* without score: one less */
+  int    block_count;             /* without biases: four less */
   size_t head_scalars;            /* in all head tensors */
   size_t block_scalars;           /* in the tensors of one block */
   size_t scalars;                 /* in all; SIZE_MAX: too many */
@@ -4184,6 +6404,7 @@ static void igpt__specs_make(igpt__specs *specs, const igpt_config *config)
   const size_t C = (size_t)config->width, V = (size_t)config->vocabulary;
   const size_t L = (size_t)config->layers, K = (size_t)config->classes;
   const size_t T = igpt__positions(config), S = config->objective == IGPT_AR ? 1 : 0;
+  const size_t D = config->biases ? 1 : 0;
   igpt__spec *spec = specs->head;
   size_t at = 0;
   int i;
@@ -4196,6 +6417,7 @@ static void igpt__specs_make(igpt__specs *specs, const igpt_config *config)
   IGPT__BLOCK_TENSORS(IGPT__SPEC)
 #undef IGPT__SPEC
   specs->head_count = K ? IGPT__HEAD_COUNT : IGPT__HEAD_COUNT - 1;
+  specs->block_count = D ? IGPT__BLOCK_COUNT : IGPT__BLOCK_COUNT - IGPT__BIAS_COUNT;
   for (i = 0; i < IGPT__HEAD_COUNT; i++) {   /* score has no rows where there are no classes */
     spec = &specs->head[i];
     spec->count = igpt__size_mul(spec->rows, spec->columns ? spec->columns : 1);
@@ -4216,42 +6438,54 @@ static void igpt__specs_make(igpt__specs *specs, const igpt_config *config)
 /* Tensor `index` of a model that may not exist yet: its name (at most 48 bytes) and what it is. */
 static const igpt__spec *igpt__slot(const igpt__specs *specs, size_t index, char name[48])
 {
-  const size_t heads = (size_t)specs->head_count;
+  const size_t heads = (size_t)specs->head_count, each = (size_t)specs->block_count;
   const igpt__spec *spec;
   size_t used = 0;
   if (index < heads) {
     spec = &specs->head[index];
   } else {
-    spec = &specs->block[(index - heads) % IGPT__BLOCK_COUNT];
+    spec = &specs->block[(index - heads) % each];
     used = igpt__put_text(name, 48, used, "transformer.h.");
-    used = igpt__put_integer(name, 48, used, (index - heads) / IGPT__BLOCK_COUNT);
+    used = igpt__put_integer(name, 48, used, (index - heads) / each);
     used = igpt__put_text(name, 48, used, ".");
   }
   igpt__put_text(name, 48, used, spec->name);
   return spec;
 }
 
-/* Points the fields of a set (whose block array exists) into one run of scalars. */
-static void igpt__tensors_place(igpt__tensors *tensors, float *scalars, const igpt_config *config)
+static size_t igpt__slots(const igpt__specs *specs, const igpt_config *config)
 {
-  igpt__specs specs;
-  const igpt__spec *spec;
-  int l;
-  igpt__specs_make(&specs, config);
-  spec = specs.head;
-#define IGPT__PLACE(field, name, rows, columns, deviation, decay)                                 \
-  tensors->field = scalars + spec->offset; spec++;
-  IGPT__HEAD_TENSORS(IGPT__PLACE)
-#undef IGPT__PLACE
-  if (!config->classes) tensors->score = NULL;
-  for (l = 0; l < config->layers; l++) {
-    igpt__block_tensors *block = &tensors->block[l];
-    float *base = scalars + specs.head_scalars + (size_t)l * specs.block_scalars;
-    spec = specs.block;
-#define IGPT__PLACE(field, name, rows, columns, deviation, decay)                                 \
-    block->field = base + spec->offset; spec++;
-    IGPT__BLOCK_TENSORS(IGPT__PLACE)
-#undef IGPT__PLACE
+  return (size_t)specs->head_count + (size_t)config->layers * (size_t)specs->block_count;
+}
+
+/* The field of tensor `index` in a set (whose block array exists). */
+static float **igpt__field(igpt__tensors *tensors, const igpt__specs *specs, size_t index)
+{
+  const size_t heads = (size_t)specs->head_count, each = (size_t)specs->block_count;
+  float **field[IGPT__HEAD_COUNT + IGPT__BLOCK_COUNT];
+  int i = 0;
+#define IGPT__FIELD(name, text, rows, columns, deviation, decay) field[i++] = &set->name;
+  if (index < heads) {
+    igpt__tensors *set = tensors;
+    IGPT__HEAD_TENSORS(IGPT__FIELD)
+    return field[index];
+  } else {
+    igpt__block_tensors *set = &tensors->block[(index - heads) / each];
+    IGPT__BLOCK_TENSORS(IGPT__FIELD)
+    return field[(index - heads) % each];
+  }
+#undef IGPT__FIELD
+}
+
+/* Points the fields of a set into one run of scalars. */
+static void igpt__tensors_place(igpt__tensors *tensors, float *scalars, const igpt__specs *specs,
+                                const igpt_config *config)
+{
+  char name[48];
+  size_t index;
+  for (index = 0; index < igpt__slots(specs, config); index++) {
+    *igpt__field(tensors, specs, index) = scalars;
+    scalars += igpt__slot(specs, index, name)->count;
   }
 }
 
@@ -4277,13 +6511,13 @@ igpt_result igpt_config_preset(igpt_config *out, const char *name)
   return IGPT_BAD_ARGUMENT;
 }
 
-igpt_result igpt_config_resolve(igpt_config *config, const igpt_log *log)
+IGPT__EXACT_ENTRY(igpt_config_resolve, (igpt_config *config, const igpt_log *log), (config, log))
 {
   static const char *const names[] = { "layers", "heads", "width", "rows", "columns",
-                                       "vocabulary", "classes" };
-  const int most[] = { 4096, 4096, 1 << 20, 1 << 15, 1 << 15, 65535, 1 << 20 };
+                                       "vocabulary", "classes", "biases" };
+  const int most[] = { 4096, 4096, 1 << 20, 1 << 15, 1 << 15, 65535, 1 << 20, 1 };
   igpt__specs specs;
-  int *field[7], i;
+  int *field[8], i;
   if (!config) return igpt__fail(log, IGPT_BAD_ARGUMENT, "config is null");
   field[0] = &config->layers;
   field[1] = &config->heads;
@@ -4292,7 +6526,8 @@ igpt_result igpt_config_resolve(igpt_config *config, const igpt_log *log)
   field[4] = &config->columns;
   field[5] = &config->vocabulary;
   field[6] = &config->classes;
-  for (i = 0; i < 7; i++)
+  field[7] = &config->biases;
+  for (i = 0; i < 8; i++)
     if (*field[i] < 0 || *field[i] > most[i])
       return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.%s is %d, and must be 0..%d", names[i],
                         *field[i], most[i]);
@@ -4326,7 +6561,8 @@ struct igpt_model {
   igpt_config    config;          /* resolved */
   igpt__specs    specs;
   igpt__tensors  weights;
-  float         *scalars;         /* all weights in one run, in the order of igpt_model_tensor_at */
+  float         *scalars;         /* all weights in one run, in the order of igpt_model_tensor_at;
+                                     null: they are borrowed */
   igpt_palette   palette;         /* colours is 0 if there is none */
   uint64_t       step;            /* optimiser steps behind these weights */
   igpt_allocator allocator;
@@ -4334,22 +6570,23 @@ struct igpt_model {
   igpt__block    memory;
 };
 
-static igpt_model *igpt__model_layout(igpt__arena *arena, const igpt_config *config)
+static igpt_model *igpt__model_layout(igpt__arena *arena, const igpt_config *config, int borrow)
 {
   igpt__specs specs;
   igpt_model *model = (igpt_model *)igpt__take(arena, 1, sizeof *model);
   igpt__block_tensors *block = (igpt__block_tensors *)
     igpt__take(arena, (size_t)config->layers, sizeof *block);
-  float *scalars;
+  float *scalars = NULL;
   igpt__specs_make(&specs, config);
-  scalars = igpt__take_floats(arena, specs.scalars);
-  if (!scalars) return NULL;
+  if (!borrow) scalars = igpt__take_floats(arena, specs.scalars);
+  if (!arena->base) return NULL;
   memset(model, 0, sizeof *model);
+  memset(block, 0, (size_t)config->layers * sizeof *block);
   model->config = *config;
   model->specs = specs;
   model->scalars = scalars;
   model->weights.block = block;
-  igpt__tensors_place(&model->weights, scalars, config);
+  if (scalars) igpt__tensors_place(&model->weights, scalars, &specs, config);
   return model;
 }
 
@@ -4362,12 +6599,12 @@ igpt_result igpt_model_bytes(size_t *bytes, const igpt_model_desc *desc)
   config = desc->config;
   result = igpt_config_resolve(&config, &desc->log);
   if (result) return result;
-  igpt__model_layout(&arena, &config);
+  igpt__model_layout(&arena, &config, desc->borrow);
   *bytes = igpt__with_alignment(arena.used);
   return *bytes == SIZE_MAX ? IGPT_TOO_LARGE : IGPT_OK;
 }
 
-/* A model whose scalars are not set yet. */
+/* A model whose weights are not set yet; if they are to be borrowed, neither are the pointers. */
 static igpt_result igpt__model_open(igpt_model **out, const igpt_model_desc *desc)
 {
   igpt_config config = desc->config;
@@ -4379,13 +6616,13 @@ static igpt_result igpt__model_open(igpt_model **out, const igpt_model_desc *des
   result = igpt_config_resolve(&config, &desc->log);
   if (!result) result = igpt__allocator_resolve(&allocator, &desc->log);
   if (result) return result;
-  igpt__model_layout(&arena, &config);
+  igpt__model_layout(&arena, &config, desc->borrow);
   result = igpt__block_open(&memory, igpt__with_alignment(arena.used), desc->memory,
                             desc->memory_bytes, &allocator, &desc->log);
   if (result) return result;
   arena.base = memory.aligned;
   arena.used = 0;
-  *out = igpt__model_layout(&arena, &config);
+  *out = igpt__model_layout(&arena, &config, desc->borrow);
   (*out)->memory = memory;
   (*out)->allocator = allocator;
   (*out)->log = desc->log;
@@ -4407,7 +6644,7 @@ static void igpt__fill_normal(float *to, size_t count, double deviation, uint64_
   }
 }
 
-igpt_result igpt_model_create(igpt_model **out, const igpt_model_desc *desc)
+IGPT__EXACT_ENTRY(igpt_model_create, (igpt_model **out, const igpt_model_desc *desc), (out, desc))
 {
   igpt_model_desc zero;
   igpt_model *model;
@@ -4416,6 +6653,10 @@ igpt_result igpt_model_create(igpt_model **out, const igpt_model_desc *desc)
   if (!out) return IGPT_BAD_ARGUMENT;
   memset(&zero, 0, sizeof zero);
   if (!desc) desc = &zero;
+  *out = NULL;
+  if (desc->borrow)
+    return igpt__fail(&desc->log, IGPT_BAD_ARGUMENT,
+                      "model.borrow is 1, and igpt_model_create has nothing to borrow");
   result = igpt__model_open(out, desc);
   if (result) return result;
   model = *out;
@@ -4450,7 +6691,8 @@ const igpt_palette *igpt_model_palette(const igpt_model *model)
   return model && model->palette.colours ? &model->palette : NULL;
 }
 
-igpt_result igpt_model_set_palette(igpt_model *model, const igpt_palette *palette)
+IGPT__EXACT_ENTRY(igpt_model_set_palette, (igpt_model *model, const igpt_palette *palette),
+                  (model, palette))
 {
   if (!model || !palette) return IGPT_BAD_ARGUMENT;
   if (palette->colours != model->config.vocabulary || palette->colours > IGPT_PALETTE_MAX)
@@ -4465,24 +6707,17 @@ size_t igpt_model_parameters(const igpt_model *model) { return model ? model->sp
 
 size_t igpt_model_tensors(const igpt_model *model)
 {
-  if (!model) return 0;
-  return (size_t)model->specs.head_count + (size_t)model->config.layers * IGPT__BLOCK_COUNT;
+  return model ? igpt__slots(&model->specs, &model->config) : 0;
 }
 
-/* Tensor `index` of a set laid out from `scalars`. */
-static igpt_result igpt__tensor_at(const igpt_model *model, float *scalars, igpt_tensor *out,
+/* Tensor `index` of the model's weights, or of a set like them. */
+static igpt_result igpt__tensor_at(const igpt_model *model, igpt__tensors set, igpt_tensor *out,
                                    size_t index)
 {
-  const igpt__specs *specs;
   const igpt__spec *spec;
-  size_t heads;
-  if (!model || !out || index >= igpt_model_tensors(model)) return IGPT_BAD_ARGUMENT;
-  specs = &model->specs;
-  heads = (size_t)specs->head_count;
-  spec = igpt__slot(specs, index, out->name);
-  out->data = scalars + spec->offset;
-  if (index >= heads)
-    out->data += specs->head_scalars + (index - heads) / IGPT__BLOCK_COUNT * specs->block_scalars;
+  if (!out || index >= igpt_model_tensors(model)) return IGPT_BAD_ARGUMENT;
+  spec = igpt__slot(&model->specs, index, out->name);
+  out->data = *igpt__field(&set, &model->specs, index);
   out->rank = spec->columns ? 2 : 1;
   out->shape[0] = spec->rows;
   out->shape[1] = spec->columns ? spec->columns : 1;
@@ -4492,7 +6727,7 @@ static igpt_result igpt__tensor_at(const igpt_model *model, float *scalars, igpt
 
 igpt_result igpt_model_tensor_at(const igpt_model *model, igpt_tensor *out, size_t index)
 {
-  return model ? igpt__tensor_at(model, model->scalars, out, index) : IGPT_BAD_ARGUMENT;
+  return model ? igpt__tensor_at(model, model->weights, out, index) : IGPT_BAD_ARGUMENT;
 }
 
 igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out, const char *name)
@@ -4515,7 +6750,10 @@ igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out, const c
 enum {
   IGPT__ROWS = 64,                /* rows (positions) in one task of row-wise work */
   IGPT__FLAT = 16384,             /* scalars in one task of element-wise work */
-  IGPT__LOGIT_ROWS = 512          /* rows whose logits exist at one time */
+  IGPT__LOGIT_ROWS = 512,         /* rows whose logits exist at one time */
+  IGPT__TILE_ROWS  = 256,         /* on tiles: rows that go through a block's layers together */
+  IGPT__TILE_DEPTH = 1024,        /* rows behind a gradient, packed and added at a time */
+  IGPT__TILE_LANES = 128          /* columns of weights, or of such rows, packed at a time */
 };
 
 /* What a block leaves behind for its backward. Passes without a backward use the first set for all
@@ -4529,7 +6767,17 @@ typedef struct igpt__activations {
   float *middle;                  /* (R,C)   the stream between the two halves */
   float *r_2;                     /* (R) */
   float *f;                       /* (R,4C)  before GELU */
+  uint16_t *qkv_h, *attended_h, *f_h;   /* on tiles instead of these: bfloat16 */
 } igpt__activations;
+
+/* On tiles: rows of bfloat16, igpt__row(columns) apart, zeros beyond the columns; and the first
+   operands of the gradients of a block's four matrices: their inputs, packed with rows as k. */
+typedef struct igpt__tile_rows {
+  igpt__activations few;          /* of decoding: B rows of floats */
+  uint16_t *dx[3];                /* (R,C) rounded: what enters, leaves and lies within a block */
+  uint16_t *dattended, *dqkv, *df;      /* (R,C), (R,3C), (R,4C) */
+  uint16_t *turned[4];
+} igpt__tile_rows;
 
 struct igpt_session {
   const igpt_model *model;
@@ -4537,6 +6785,7 @@ struct igpt_session {
   size_t B, T, C, V, H, L, K, R;  /* as in part 2; R = B T rows */
   igpt__math     math;
   igpt__activations *layer;       /* (L + 1), the last with x alone; without training just (1) */
+  igpt__tile_rows tile;
   float         *normed;          /* (R,C)   what a norm gave */
   float         *wide;            /* (R,4C)  GELU's result; gradients of f and of qkv */
   float         *logits;          /* (LOGIT_ROWS,V) */
@@ -4545,8 +6794,12 @@ struct igpt_session {
   float         *classes;         /* (B,K) */
   uint16_t      *draft;           /* (R)     tokens that igpt_fill considers */
   uint8_t       *hidden;          /* (R)     positions that igpt_fill has not filled */
-  float         *cache;           /* (L,B) caches of part 10; null: none */
-  size_t         cache_floats;    /* of one picture in one layer */
+  char          *cache;           /* (L,B) caches of part 10; null: none */
+  size_t         cache_bytes;     /* of one picture in one layer */
+  double         stage, share;    /* the pass at work begins when this part of its call is done, and
+                                     is this part of it */
+  double         done;            /* what the watch is told */
+  igpt__narrow  *narrow;          /* (4 L + 1) copies of the matrices, lm_head's last; or null */
   size_t         decode_count;    /* pictures being decoded; 0: igpt_decode_begin was not called */
   size_t         decode_position; /* whose logits come next */
   int            decode_started;  /* the next call brings the tokens of the position before */
@@ -4572,6 +6825,37 @@ static size_t igpt__logit_rows(size_t B, size_t T)
   return igpt__max_size(B, igpt__min_size(igpt__size_mul(B, T), IGPT__LOGIT_ROWS));
 }
 
+/* Numbers from one row of bfloat16 to the next: an odd number of cache lines, so that the 16 rows
+   of a tile do not meet in the same places of the cache. */
+static size_t igpt__row(size_t columns)
+{
+  return igpt__size_round(columns, IGPT__PANEL) | IGPT__PANEL;
+}
+
+static uint16_t *igpt__take_rows(igpt__arena *arena, size_t rows, size_t columns)
+{
+  return (uint16_t *)igpt__take(arena, igpt__size_mul(igpt__size_round(rows, IGPT__PANEL),
+                                                      igpt__row(columns)), sizeof(uint16_t));
+}
+
+/* Packed numbers of the four matrices of a block */
+static size_t igpt__tile_weights(size_t C)
+{
+  const size_t wide = igpt__panels(igpt__size_mul(4, C), C);
+  return igpt__size_add(igpt__panels(igpt__size_mul(3, C), C),
+                        igpt__size_add(igpt__panels(C, C), igpt__size_mul(2, wide)));
+}
+
+/* Floats of a worker's scratch for the tasks of a block: normed rows, GELU's rows or the gradient
+   beside the stream, one row of floats; or rows packed for a gradient. */
+static size_t igpt__tile_floats(size_t C)
+{
+  const size_t wide = igpt__row(igpt__size_mul(4, C));
+  const size_t rows = igpt__size_mul(IGPT__TILE_ROWS / 2, igpt__size_add(igpt__row(C), wide));
+  return igpt__max_size(igpt__size_add(rows, igpt__size_round(C, 16)),
+                        (size_t)IGPT__TILE_LANES * IGPT__TILE_DEPTH / 2);
+}
+
 /* The session's memory, walked in one order: with a null base it counts, and fills `plan` in. */
 static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
                                           const igpt_config *config, const igpt_session_desc *desc)
@@ -4583,9 +6867,14 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   const size_t R = igpt__size_mul(B, T), RC = igpt__size_mul(R, C), R3C = igpt__size_mul(3, RC);
   const size_t R4C = igpt__size_mul(4, RC), workers = (size_t)igpt__workers(&desc->runner);
   const size_t most = igpt__max_size(V, igpt__size_mul(4, C));
-  const size_t worker_floats = igpt__size_round(
-    igpt__max_size(igpt__matmul_worker(kernels), igpt__attention_worker(kernels, T, C / H)), 16);
+  const igpt__amx *amx = desc->isa == IGPT_ISA_AMX ? igpt__amx_granted() : NULL;
+  const size_t tiles = igpt__max_size(igpt__attend_floats(T, C / H), igpt__tile_floats(C));
+  const size_t attention = igpt__max_size(igpt__attention_worker(kernels, T, C / H),
+                                          amx ? tiles : 0);
   const int own = desc->train;    /* every block has activations of its own */
+  const size_t deepest = own ? igpt__max_size(most, R) : most;    /* gradients are sums over R */
+  const size_t worker_floats = igpt__size_round(
+    igpt__max_size(igpt__matmul_worker(kernels, most, deepest), attention), 16);
   const size_t sets = own ? L : 1;
   igpt__activations nowhere;
   igpt__specs specs;
@@ -4593,9 +6882,11 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   size_t start, end, kept = 0, l;
   igpt__specs_make(&specs, config);
   place = (igpt_session *)igpt__take(arena, 1, sizeof *place);
-  s = place ? place : &zero;      /* when counting, the pointers go nowhere */
+  s = &zero;                      /* when counting, the pointers go nowhere */
+  if (place) s = place;
   memset(s, 0, sizeof *s);
   s->B = B; s->T = T; s->C = C; s->V = V; s->H = H; s->L = L; s->K = K; s->R = R;
+  s->math.round = desc->precision != IGPT_F32;
   s->layer = (igpt__activations *)igpt__take(arena, sets + 1, sizeof *s->layer);
 
 #ifndef IGPT_NO_TRAIN
@@ -4609,7 +6900,7 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     s->moment1 = igpt__take_floats(arena, P);
     s->moment2 = igpt__take_floats(arena, P);
     plan->moment_bytes = arena->used - start;
-    if (s->gradient) igpt__tensors_place(&s->gradients, s->gradient, config);
+    if (s->gradient) igpt__tensors_place(&s->gradients, s->gradient, &specs, config);
   }
 #endif
 
@@ -4617,7 +6908,8 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
      else the x of every block. */
   start = arena->used;
   for (l = 0; l <= sets; l++) {
-    igpt__activations *layer = s->layer ? &s->layer[l] : &nowhere;
+    igpt__activations *layer = &nowhere;
+    if (s->layer) layer = &s->layer[l];
     if (l == 1) kept = arena->used;
     if (l < sets || own) layer->x = igpt__take_floats(arena, RC);
     if (l == sets) break;
@@ -4628,10 +6920,16 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
       continue;
     }
     layer->r_1 = igpt__take_floats(arena, R);
-    layer->qkv = igpt__take_floats(arena, R3C);
-    layer->attended = igpt__take_floats(arena, RC);
     layer->r_2 = igpt__take_floats(arena, R);
-    layer->f = igpt__take_floats(arena, R4C);
+    if (amx) {
+      layer->qkv_h = igpt__take_rows(arena, R, 3 * C);
+      layer->attended_h = igpt__take_rows(arena, R, C);
+      layer->f_h = own ? igpt__take_rows(arena, R, 4 * C) : NULL;
+    } else {
+      layer->qkv = igpt__take_floats(arena, R3C);
+      layer->attended = igpt__take_floats(arena, RC);
+      layer->f = igpt__take_floats(arena, R4C);
+    }
     layer->lse = own ? igpt__take_floats(arena, igpt__size_mul(R, H)) : NULL;
     layer->middle = own ? igpt__take_floats(arena, RC) : NULL;
   }
@@ -4641,10 +6939,10 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   /* Keys and values. Nobody decodes in the middle of a backward pass: in a training session they
      lie where the activations of block 1 and the later ones lie. */
   if (!desc->no_cache && config->objective == IGPT_AR) {
-    s->cache_floats = igpt__cache_floats(kernels, T, H, C / H);
+    s->cache_bytes = igpt__cache_bytes(T, H, C / H, s->math.round);
     if (own) arena->used = kept;
     start = arena->used;
-    s->cache = igpt__take_floats(arena, igpt__size_mul(igpt__size_mul(L, B), s->cache_floats));
+    s->cache = (char *)igpt__take(arena, igpt__size_mul(L, B), s->cache_bytes);
     plan->cache_bytes = arena->used - start;
     if (own) {
       plan->cache_bytes = arena->used > end ? arena->used - end : 0;
@@ -4652,8 +6950,33 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     }
   }
 
+  /* Decoding reads copies of the matrices, as everything does in INT8; in training, where weights
+     change at every step, it rounds the weights themselves. */
+  if (desc->precision == IGPT_INT8 ||
+      (desc->precision == IGPT_BF16 && !own && !desc->no_cache && config->objective == IGPT_AR)) {
+    const size_t in[4] = { C, C, C, igpt__size_mul(4, C) };
+    const size_t out[4] = { igpt__size_mul(3, C), C, igpt__size_mul(4, C), C };
+    const int bytes = desc->precision == IGPT_INT8 ? 1 : 2;
+    const int tiled = amx && B >= IGPT__NARROW_TILED;
+    igpt__narrow none;
+    start = arena->used;
+    s->narrow = (igpt__narrow *)igpt__take(arena, 4 * L + 1, sizeof *s->narrow);
+    for (l = 0; l < 4 * L; l++)
+      igpt__narrow_take(arena, s->narrow ? &s->narrow[l] : &none, in[l % 4], out[l % 4], bytes,
+                        tiled);
+    igpt__narrow_take(arena, s->narrow ? &s->narrow[4 * L] : &none, C, V, bytes, tiled);
+    plan->copy_bytes = arena->used - start;
+  }
+
   s->normed = igpt__take_floats(arena, RC);
-  s->wide = own ? igpt__take_floats(arena, R4C) : (s->layer ? s->layer[0].f : NULL);
+  if (amx) {
+    const size_t BC = igpt__size_mul(B, C);
+    s->tile.few.x = s->tile.few.middle = igpt__take_floats(arena, BC);
+    s->tile.few.r_1 = s->tile.few.r_2 = igpt__take_floats(arena, B);
+    s->tile.few.qkv = igpt__take_floats(arena, igpt__size_mul(3, igpt__max_size(B, T) * C));
+    s->tile.few.attended = igpt__take_floats(arena, BC);
+    s->wide = s->tile.few.f = igpt__take_floats(arena, igpt__size_mul(4, BC));
+  } else s->wide = own ? igpt__take_floats(arena, R4C) : (s->layer ? s->layer[0].f : NULL);
   s->logits = igpt__take_floats(arena, igpt__size_mul(igpt__logit_rows(B, T), V));
   s->nats = igpt__take_floats(arena, R);
   s->pooled = igpt__take_floats(arena, igpt__size_mul(B, C));
@@ -4666,27 +6989,38 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     s->dx = igpt__take_floats(arena, RC);
     s->dy = igpt__take_floats(arena, RC);
     s->dgain = igpt__take_floats(arena, igpt__size_mul(igpt__divide_up(R, IGPT__ROWS), C));
+    for (l = 0; amx && l < 3; l++) s->tile.dx[l] = igpt__take_rows(arena, R, C);
+    for (l = 0; amx && l < 4; l++)
+      s->tile.turned[l] = (uint16_t *)igpt__take(arena, igpt__panels(l < 3 ? C : 4 * C, R), 2);
+    if (amx) {
+      s->tile.dattended = igpt__take_rows(arena, R, C);
+      s->tile.dqkv = igpt__take_rows(arena, R, 3 * C);
+      s->tile.df = igpt__take_rows(arena, R, 4 * C);
+    }
     s->weight = igpt__take_floats(arena, R);
     s->partial = (double *)igpt__take(arena, igpt__divide_up(specs.scalars, IGPT__FLAT),
                                       sizeof *s->partial);
   }
 #endif
-  {                               /* gradients of weights are sums over R */
-    const size_t deepest = own ? igpt__max_size(most, R) : most;
-    s->math.amx = desc->isa == IGPT_ISA_AMX ? igpt__amx_granted() : NULL;
+  {
+    const size_t copies = desc->precision == IGPT_F32 || own ? 0
+      : igpt__narrow_shared(desc->precision == IGPT_INT8 ? R : B, igpt__size_mul(4, C));
     s->math.shared = igpt__take_floats(
-      arena, s->math.amx ? igpt__amx_shared(igpt__max_size(most, R), most, deepest)
-                         : igpt__matmul_shared(kernels, most, deepest));
+      arena, igpt__max_size(copies,
+                            amx ? igpt__max_size(igpt__amx_shared(igpt__max_size(most, R), most,
+                                                                  deepest),
+                                                 igpt__size_round(igpt__tile_weights(C) / 2, 16))
+                                : igpt__matmul_shared(kernels, most, deepest)));
   }
+  s->math.amx = amx;
   s->math.worker = igpt__take_floats(arena, igpt__size_mul(workers, worker_floats));
   s->math.worker_floats = worker_floats;
   s->math.kernels = kernels;
   s->math.runner = desc->runner;
-  s->math.round = desc->precision == IGPT_BF16;
   return place;
 }
 
-static igpt_result igpt__session_resolve(igpt_session_desc *desc)
+static igpt_result igpt__session_resolve(igpt_session_desc *desc, const igpt_config *config)
 {
   const igpt_log *log = &desc->log;
   igpt_result result;
@@ -4697,12 +7031,14 @@ static igpt_result igpt__session_resolve(igpt_session_desc *desc)
   if (!igpt_kernels_for(desc->isa))
     return igpt__fail(log, IGPT_UNSUPPORTED, "session.isa is %s, and this processor's best is %s",
                       igpt_isa_name(desc->isa), igpt_isa_name(igpt_isa_best()));
-  if ((int)desc->precision < 0 || desc->precision > IGPT_PRECISION_AUTO)
+  if ((unsigned)desc->precision > (unsigned)IGPT_PRECISION_AUTO)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.precision is %d, and must be 0..%d",
                       (int)desc->precision, (int)IGPT_PRECISION_AUTO);
-  /* AMX only ever multiplies bfloat16. AUTO may have it, and does without if it is not right. */
+  /* AMX only ever multiplies bfloat16. AUTO may have it, and does without if it is not right. What
+     the tiles do to their sums knows no biases. */
   if (desc->isa == IGPT_ISA_AUTO || desc->isa == IGPT_ISA_AMX) {
-    const igpt__amx *amx = desc->precision == IGPT_F32 ? NULL : igpt__amx_granted();
+    const int none = desc->precision == IGPT_F32 || desc->precision == IGPT_INT8 || config->biases;
+    const igpt__amx *amx = none ? NULL : igpt__amx_granted();
     if (amx && !igpt__amx_right(amx)) {
       if (desc->isa == IGPT_ISA_AMX)
         return igpt__fail(log, IGPT_SELFTEST_FAILED, "session.isa is amx, whose products are wrong "
@@ -4717,13 +7053,19 @@ static igpt_result igpt__session_resolve(igpt_session_desc *desc)
   if (desc->train)
     return igpt__fail(log, IGPT_UNSUPPORTED, "session.train is 1, and IGPT_NO_TRAIN is defined");
 #endif
+  if (desc->train && desc->precision == IGPT_INT8)
+    return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                      "session.train is 1, and precision INT8: weights of a byte cannot be "
+                      "trained");
   desc->train = desc->train != 0;
   desc->recompute = desc->recompute != 0;
   result = igpt__runner_check(&desc->runner, log);
   return result ? result : igpt__allocator_resolve(&desc->allocator, log);
 }
 
-igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config, const igpt_session_desc *desc)
+IGPT__EXACT_ENTRY(igpt_plan_make,
+                  (igpt_plan *out, const igpt_config *config, const igpt_session_desc *desc),
+                  (out, config, desc))
 {
   igpt_config c;
   igpt_session_desc d;
@@ -4739,17 +7081,17 @@ igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config, const igpt
   if (config) c = *config;
   if (desc) d = *desc;
   result = igpt_config_resolve(&c, &d.log);
-  if (!result) result = igpt__session_resolve(&d);
+  if (!result) result = igpt__session_resolve(&d, &c);
   if (result) return result;
   igpt__specs_make(&specs, &c);
-  igpt__model_layout(&arena, &c);
+  igpt__model_layout(&arena, &c, 0);
   plan.parameters = specs.scalars;
   plan.model_bytes = igpt__with_alignment(arena.used);
   arena.used = 0;
   igpt__session_layout(&arena, &plan, &c, &d);
   plan.session_bytes = igpt__with_alignment(arena.used);
   plan.scratch_bytes = plan.session_bytes - plan.gradient_bytes - plan.moment_bytes -
-                       plan.activation_bytes - plan.cache_bytes;
+                       plan.activation_bytes - plan.cache_bytes - plan.copy_bytes;
   if (plan.model_bytes == SIZE_MAX || plan.session_bytes == SIZE_MAX)
     return igpt__fail(&d.log, IGPT_TOO_LARGE, "a batch of %d does not fit in size_t", d.batch);
 
@@ -4778,8 +7120,9 @@ igpt_result igpt_session_bytes(size_t *bytes, const igpt_config *config,
   return result;
 }
 
-igpt_result igpt_session_create(igpt_session **out, const igpt_model *model,
-                                const igpt_session_desc *desc)
+IGPT__EXACT_ENTRY(igpt_session_create,
+                  (igpt_session **out, const igpt_model *model, const igpt_session_desc *desc),
+                  (out, model, desc))
 {
   igpt_session_desc d;
   igpt__arena arena = { NULL, 0 };
@@ -4792,8 +7135,11 @@ igpt_result igpt_session_create(igpt_session **out, const igpt_model *model,
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
   if (!model) return igpt__fail(&d.log, IGPT_BAD_ARGUMENT, "session: the model is null");
-  result = igpt__session_resolve(&d);
+  result = igpt__session_resolve(&d, &model->config);
   if (result) return result;
+  if (d.train && !model->scalars)
+    return igpt__fail(&d.log, IGPT_BAD_ARGUMENT,
+                      "session.train is 1, and the model's weights are borrowed: never written");
   igpt__session_layout(&arena, &plan, &model->config, &d);
   result = igpt__block_open(&memory, igpt__with_alignment(arena.used), d.memory, d.memory_bytes,
                             &d.allocator, &d.log);
@@ -4938,26 +7284,107 @@ static void igpt__gelu(igpt_session *s, float *y, const float *dy, const float *
 
 /* ---- linear layers -------------------------------------------------------------------------- */
 
-/* y (rows,out) = x (rows,in) w (in,out) [+ y] */
-static void igpt__linear(igpt_session *s, float *y, const float *x, const float *w, size_t rows,
-                         size_t in, size_t out, int accumulate)
+/* The matrices of block l, or with l = L lm_head, in the copies that decoding (1) or a full pass
+   (0) reads; null: the weights themselves are read. */
+static const igpt__narrow *igpt__copies(const igpt_session *s, int decode, size_t l)
 {
-  igpt__matmul(&s->math, y, out, x, in, 1, w, out, 1, rows, out, in, accumulate);
+  return s->narrow && (decode || s->desc.precision == IGPT_INT8) ? s->narrow + 4 * l : NULL;
 }
 
-/* y (rows,out) = x (rows,in) w^T, w (out,in): the heads are stored this way round */
-static void igpt__linear_transposed(igpt_session *s, float *y, const float *x, const float *w,
-                                    size_t rows, size_t in, size_t out)
+static void igpt__bias_task(void *arg, size_t index, int worker)
 {
-  igpt__matmul(&s->math, y, out, x, in, 1, w, 1, in, rows, out, in, 0);
+  const igpt__rows_job *job = (const igpt__rows_job *)arg;
+  size_t i;
+  (void)worker;
+  for (i = index * job->task_rows; i < igpt__task_end(job, index); i++)
+    job->kernels->add(job->y + i * job->n, job->x, job->n);
+}
+
+/* y (rows,out) = x (rows,in) w (in,out) [+ bias (out)] [+ y]. bias may be null; narrow: a copy of
+   w, or null */
+static void igpt__linear(igpt_session *s, float *y, const float *x, const float *w,
+                         const float *bias, const igpt__narrow *narrow, size_t rows, size_t in,
+                         size_t out, int accumulate)
+{
+  if (narrow) igpt__narrow_product(&s->math, y, x, narrow, rows, accumulate);
+  else igpt__matmul(&s->math, y, out, x, in, 1, w, out, 1, rows, out, in, accumulate);
+  if (bias) {
+    igpt__rows_job job = igpt__job(s, y, bias, rows);
+    job.n = out;
+    igpt__run_rows(s, igpt__bias_task, &job);
+  }
+}
+
+/* logits (rows,V) = x (rows,C) lm_head^T, lm_head (V,C) */
+static void igpt__logits(igpt_session *s, float *logits, const float *x, size_t rows, int decode)
+{
+  const igpt__narrow *narrow = igpt__copies(s, decode, s->L);
+  if (narrow) igpt__narrow_product(&s->math, logits, x, narrow, rows, 0);
+  else
+    igpt__matmul(&s->math, logits, s->V, x, s->C, 1, s->model->weights.lm_head, 1, s->C, rows, s->V,
+                 s->C, 0);
+}
+
+/* What is done of a call: `first` of `total` before the pass that begins, which is `count` of them,
+   and then n of its m layers. */
+static void igpt__stage(igpt_session *s, size_t first, size_t count, size_t total)
+{
+  s->done = s->stage = (double)first / (double)total;
+  s->share = (double)count / (double)total;
+}
+
+static void igpt__reach(igpt_session *s, size_t n, size_t m)
+{
+  s->done = s->stage + s->share * ((double)n / (double)m);
+}
+
+static int igpt__poll(const igpt_session *s) { return igpt__stopped(&s->desc.watch, s->done); }
+
+/* Copies what the model's weights are now. Where a call begins, since they may have been trained
+   meanwhile; a picture that is being decoded goes on with those of its begin. */
+static igpt_result igpt__refresh(igpt_session *s, int decode)
+{
+  const igpt__math *math = &s->math;
+  size_t l;
+  if (!decode) s->done = 0;
+  if (!igpt__copies(s, decode, 0)) return IGPT_OK;
+  for (l = 0; l < s->L; l++) {
+    const igpt__block_tensors *w = &s->model->weights.block[l];
+    const igpt__narrow *to = s->narrow + 4 * l;
+    igpt__narrow_fill(math, &to[0], w->c_attn, 3 * s->C, 1);
+    igpt__narrow_fill(math, &to[1], w->c_proj, s->C, 1);
+    igpt__narrow_fill(math, &to[2], w->c_fc, 4 * s->C, 1);
+    igpt__narrow_fill(math, &to[3], w->m_proj, s->C, 1);
+    if (igpt__poll(s)) return IGPT_CANCELLED;
+  }
+  igpt__narrow_fill(math, &s->narrow[4 * s->L], s->model->weights.lm_head, 1, s->C);
+  return IGPT_OK;
 }
 
 #ifndef IGPT_NO_TRAIN
-/* With y = x w:  dx (rows,in) = dy (rows,out) w^T,   dw (in,out) += x^T dy */
-static void igpt__linear_backward(igpt_session *s, float *dx, float *dw, const float *dy,
-                                  const float *x, const float *w, size_t rows, size_t in,
-                                  size_t out)
+/* A task takes 64 columns of all rows, in the order of the rows. */
+static void igpt__bias_backward_task(void *arg, size_t index, int worker)
 {
+  const igpt__rows_job *job = (const igpt__rows_job *)arg;
+  const size_t first = index * 64, columns = igpt__min_size(64, job->n - first);
+  size_t i;
+  (void)worker;
+  for (i = 0; i < job->rows; i++)
+    job->kernels->add(job->y + first, job->dy + i * job->n + first, columns);
+}
+
+/* With y = x w + bias:  dx (rows,in) = dy (rows,out) w^T,   dw (in,out) += x^T dy,
+   dbias (out) += sum over rows of dy, if there is one */
+static void igpt__linear_backward(igpt_session *s, float *dx, float *dw, float *dbias,
+                                  const float *dy, const float *x, const float *w, size_t rows,
+                                  size_t in, size_t out)
+{
+  if (dbias) {
+    igpt__rows_job job = igpt__job(s, dbias, NULL, rows);
+    job.n = out;
+    job.dy = dy;
+    igpt__run(&s->math.runner, igpt__bias_backward_task, &job, igpt__divide_up(out, 64));
+  }
   igpt__matmul(&s->math, dw, out, x, 1, in, dy, out, 1, in, out, rows, 1);
   if (dx) igpt__matmul(&s->math, dx, in, dy, out, 1, w, 1, out, rows, in, out, 0);
 }
@@ -4978,6 +7405,7 @@ static void igpt__linear_transposed_backward(igpt_session *s, float *dx, float *
 typedef struct igpt__pass {
   const uint16_t *tokens;         /* (count,stride) */
   const uint8_t  *mask;           /* (count,T), or null */
+  const uint16_t *shown;          /* (count,T), or null */
   size_t count, stride;           /* pictures; tokens from one picture to the next */
   size_t first, positions;        /* computes positions [first, first + positions) of each */
   int    keep;                    /* activations are kept for a backward */
@@ -4990,15 +7418,17 @@ typedef struct igpt__pass {
   int    map_layer, map_head;
 } igpt__pass;
 
-static igpt__pass igpt__whole_pass(const igpt_session *s, const igpt_batch *batch, size_t first)
+static igpt__pass igpt__whole_pass(igpt_session *s, const igpt_batch *batch, size_t first)
 {
   igpt__pass pass;
   memset(&pass, 0, sizeof pass);
   pass.tokens = batch->tokens + first * s->T;
   pass.mask = batch->mask ? batch->mask + first * s->T : NULL;
+  pass.shown = batch->shown ? batch->shown + first * s->T : NULL;
   pass.count = igpt__min_size(s->B, batch->count - first);
   pass.stride = pass.positions = s->T;
   pass.map_layer = -1;
+  igpt__stage(s, first, pass.count, batch->count);
   return pass;
 }
 
@@ -5007,15 +7437,20 @@ static igpt__activations igpt__set(const igpt_session *s, const igpt__pass *pass
 {
   igpt__activations set;
   if (pass->keep) return s->layer[l];
+  if (s->math.amx && pass->decode) return s->tile.few;
   set = s->layer[0];
   set.middle = set.x;
   set.lse = NULL;
   return set;
 }
 
-static int igpt__poll(const igpt_session *s, size_t layer)
+/* BERT: what is seen at position i of a picture; null: nothing */
+static const uint16_t *igpt__seen(const igpt_session *s, const igpt__pass *pass, size_t picture,
+                                  size_t i)
 {
-  return igpt__stopped(&s->desc.watch, (double)layer / (double)(s->L + 1));
+  const size_t at = picture * s->T + i;
+  if (!pass->mask || !pass->mask[at]) return pass->tokens + picture * pass->stride + i;
+  return pass->shown ? pass->shown + at : NULL;
 }
 
 typedef struct igpt__embed_job {
@@ -5039,8 +7474,8 @@ static void igpt__embed_task(void *arg, size_t index, int worker)
     float *x = job->x + row * C;
     memcpy(x, w->wpe + i * C, C * sizeof *x);
     if (s->model->config.objective == IGPT_BERT) {
-      if (!pass->mask || !pass->mask[picture * s->T + i])
-        s->math.kernels->add(x, w->wte + tokens[i] * C, C);
+      const uint16_t *seen = igpt__seen(s, pass, picture, i);
+      if (seen) s->math.kernels->add(x, w->wte + *seen * C, C);
     } else {
       const size_t seen = i == 0 ? s->V : pass->decode ? tokens[0] : tokens[i - 1];
       s->math.kernels->add(x, w->wte + seen * C, C);
@@ -5090,42 +7525,258 @@ static int igpt__block_activations(igpt_session *s, const igpt__pass *pass, size
   const igpt__activations a = igpt__set(s, pass, l);
   const size_t C = s->C, H = s->H, E = C / H, n = pass->positions, rows = pass->count * n;
   const int causal = s->model->config.objective == IGPT_AR;
-  float *cache = s->cache ? s->cache + l * s->B * s->cache_floats : NULL;
+  const igpt__narrow *copy = igpt__copies(s, pass->decode, l);
+  char *cache = s->cache ? s->cache + l * s->B * s->cache_bytes : NULL;
 
   igpt__norm(s, s->normed, a.r_1, a.x, w->ln_1, rows);                          /* (R,C) */
   if (pass->depths) igpt__note_features(s, pass, l);
-  igpt__linear(s, a.qkv, s->normed, w->c_attn, rows, C, 3 * C, 0);               /* (R,3C) */
-  if (igpt__poll(s, l)) return 1;
+  igpt__linear(s, a.qkv, s->normed, w->c_attn, w->c_attn_b, copy, rows, C, 3 * C,
+               0);                                                              /* (R,3C) */
+  if (igpt__poll(s)) return 1;
   if (pass->map_layer == (int)l)
     igpt__attention_map(&s->math, pass->map, a.qkv, pass->count, n, H, E, causal,
                         (size_t)pass->map_head);
-  if (pass->cache)
-    igpt__cache_store(&s->math, cache, a.qkv, pass->count, n, pass->first, s->T, H, E);
+  if (pass->cache && !pass->decode)
+    igpt__cache_store(&s->math, cache, a.qkv, pass->count, n, s->T, H, E);
   if (pass->decode)
     igpt__attention_decode(&s->math, a.attended, a.qkv, cache, pass->count, pass->first, s->T, H,
                            E);
   else
     igpt__attention_forward(&s->math, a.attended, a.lse, a.qkv, pass->count, n, H, E, causal);
-  if (igpt__poll(s, l)) return 1;
+  if (igpt__poll(s)) return 1;
   if (a.middle != a.x) memcpy(a.middle, a.x, rows * C * sizeof(float));
-  igpt__linear(s, a.middle, a.attended, w->c_proj, rows, C, C, 1);              /* (R,C) */
+  igpt__linear(s, a.middle, a.attended, w->c_proj, w->c_proj_b, copy ? copy + 1 : NULL, rows, C, C,
+               1);                                                              /* (R,C) */
 
   igpt__norm(s, s->normed, a.r_2, a.middle, w->ln_2, rows);                     /* (R,C) */
-  igpt__linear(s, a.f, s->normed, w->c_fc, rows, C, 4 * C, 0);                   /* (R,4C) */
-  return igpt__poll(s, l);
+  igpt__linear(s, a.f, s->normed, w->c_fc, w->c_fc_b, copy ? copy + 2 : NULL, rows, C, 4 * C,
+               0);                                                              /* (R,4C) */
+  return igpt__poll(s);
 }
 
 /* The whole block, to the stream of the next set. */
 static int igpt__block_forward(igpt_session *s, const igpt__pass *pass, size_t l)
 {
   const igpt__activations a = igpt__set(s, pass, l), next = igpt__set(s, pass, l + 1);
+  const igpt__block_tensors *w = &s->model->weights.block[l];
+  const igpt__narrow *copy = igpt__copies(s, pass->decode, l);
   const size_t C = s->C, rows = pass->count * pass->positions;
   if (igpt__block_activations(s, pass, l)) return 1;
   igpt__gelu(s, s->wide, NULL, a.f, rows * 4 * C);
   if (next.x != a.middle) memcpy(next.x, a.middle, rows * C * sizeof(float));
-  igpt__linear(s, next.x, s->wide, s->model->weights.block[l].m_proj, rows, 4 * C, C,
-               1);                                                               /* (R,C) */
-  return igpt__poll(s, l);
+  igpt__linear(s, next.x, s->wide, w->m_proj, w->m_proj_b, copy ? copy + 3 : NULL, rows, 4 * C, C,
+               1);                                                              /* (R,C) */
+  return igpt__poll(s);
+}
+
+/* ---- a block on tiles -------------------------------------------------------------------------
+
+   The formulas are those of igpt__block_forward and igpt__block_backward, the order is another.
+   Activations are bfloat16, in rows that tiles read where they lie. Up to 256 rows go from one
+   attention to the next within one task: what a norm, GELU or a product leaves for the next product
+   stays in the second cache, and elements are worked on where their sums come out of the tiles.
+   A block's weights are packed once a pass for all rows, ever again into the same place, which is
+   no slower than reading them from a copy that is kept.
+
+   The gradient of a matrix needs its input turned, rows along k: whoever has such rows at hand
+   leaves them so packed. Of the gradients on the other side, pairs of rows are woven as they are
+   read.                                                                                         */
+
+typedef struct igpt__tile_job {
+  igpt_session *s;
+  const igpt__pass *pass;
+  const igpt__block_tensors *w, *g;
+  igpt__activations a;            /* of the block */
+  float *x;                       /* the stream that leaves it */
+  size_t rows, share;             /* in all; of a task */
+  uint16_t *packed[4];            /* c_attn, c_proj, c_fc, m_proj, or these transposed */
+  int    transposed;
+} igpt__tile_job;
+
+/* One of the four matrices, (in,out) */
+static float *igpt__matrix(const igpt__block_tensors *of, size_t q, size_t C, size_t *in,
+                           size_t *out)
+{
+  *in = q == 3 ? 4 * C : C;
+  *out = q == 0 ? 3 * C : q == 2 ? 4 * C : C;
+  return q == 0 ? of->c_attn : q == 1 ? of->c_proj : q == 2 ? of->c_fc : of->m_proj;
+}
+
+static void igpt__tile_pack_task(void *arg, size_t index, int worker)
+{
+  const igpt__tile_job *job = (const igpt__tile_job *)arg;
+  size_t q = 0, in, out, lanes, k, first;
+  const float *w;
+  (void)worker;
+  for (;; q++) {
+    w = igpt__matrix(job->w, q, job->s->C, &in, &out);
+    lanes = job->transposed ? in : out;
+    if (index < igpt__divide_up(lanes, IGPT__TILE_LANES)) break;
+    index -= igpt__divide_up(lanes, IGPT__TILE_LANES);
+  }
+  k = job->transposed ? out : in;
+  first = index * IGPT__TILE_LANES;
+  job->s->math.amx->pack(job->packed[q] + igpt__panels(first, k),
+                         w + first * (job->transposed ? out : 1), job->transposed ? out : 1,
+                         job->transposed ? 1 : out, igpt__min_size(IGPT__TILE_LANES, lanes - first),
+                         k, 1);
+}
+
+/* Rows of a task: as many as give every worker some, in whole tasks of row-wise work */
+static size_t igpt__tile_share(size_t rows, size_t workers)
+{
+  const size_t each = igpt__divide_up(rows, workers == 1 ? 1 : 4 * workers);
+  return igpt__min_size(igpt__size_round(each, IGPT__ROWS), IGPT__TILE_ROWS);
+}
+
+/* A job whose weights are packed */
+static igpt__tile_job igpt__tile_begin(igpt_session *s, const igpt__pass *pass, size_t l,
+                                       int transposed)
+{
+  igpt__tile_job job;
+  uint16_t *to = (uint16_t *)(void *)s->math.shared;
+  size_t q, in, out, tasks = 0;
+  memset(&job, 0, sizeof job);
+  job.s = s;
+  job.pass = pass;
+  job.w = &s->model->weights.block[l];
+  job.a = igpt__set(s, pass, l);
+  job.x = igpt__set(s, pass, l + 1).x;
+  job.rows = pass->count * pass->positions;
+  job.share = igpt__tile_share(job.rows, (size_t)igpt__workers(&s->math.runner));
+  job.transposed = transposed;
+  for (q = 0; q < 4; q++) {
+    igpt__matrix(job.w, q, s->C, &in, &out);
+    job.packed[q] = to;
+    to += transposed ? igpt__panels(in, out) : igpt__panels(out, in);
+    tasks += igpt__divide_up(transposed ? in : out, IGPT__TILE_LANES);
+  }
+  igpt__run(&s->math.runner, igpt__tile_pack_task, &job, tasks);
+  return job;
+}
+
+static void igpt__tile_run(igpt__tile_job *job, igpt_task *task)
+{
+  igpt__run(&job->s->math.runner, task, job, igpt__divide_up(job->rows, job->share));
+}
+
+/* Normed rows in bfloat16, through one row of floats */
+static void igpt__tile_norm(const igpt_session *s, uint16_t *to, float *row, float *r,
+                            const float *x, const float *gain, size_t rows)
+{
+  const size_t C = s->C, ld = igpt__row(C);
+  size_t i;
+  for (i = 0; i < rows; i++, to += ld) {
+    const float one = s->math.kernels->norm(row, x + i * C, gain, s->model->config.norm_epsilon, C);
+    if (r) r[i] = one;
+    s->math.kernels->halve(to, row, C);
+    memset(to + C, 0, (igpt__size_round(C, IGPT__PANEL) - C) * sizeof *to);
+  }
+}
+
+/* qkv = norm(x; ln_1) c_attn */
+static void igpt__tile_qkv_task(void *arg, size_t index, int worker)
+{
+  const igpt__tile_job *job = (const igpt__tile_job *)arg;
+  const igpt_session *s = job->s;
+  const size_t first = index * job->share, C = s->C;
+  const size_t rows = igpt__min_size(job->share, job->rows - first);
+  uint16_t *n = (uint16_t *)(void *)igpt__worker(&s->math, worker);
+  float *row = (float *)(void *)(n + IGPT__TILE_ROWS * igpt__row(C));
+  igpt__tiled product = igpt__tiled_of(rows, 3 * C, C, n, igpt__row(C), job->packed[0],
+                                       IGPT__TO_HALVES);
+  igpt__tile_norm(s, n, row, job->a.r_1 + first, job->a.x + first * C, job->w->ln_1, rows);
+  product.ldh = igpt__row(3 * C);
+  product.h = job->a.qkv_h + first * product.ldh;
+  s->math.amx->multiply(&product);
+}
+
+/* middle = x + attended c_proj, f = norm(middle; ln_2) c_fc, and, if there is a place for the
+   stream, x = middle + gelu(f) m_proj */
+static void igpt__tile_mlp_task(void *arg, size_t index, int worker)
+{
+  const igpt__tile_job *job = (const igpt__tile_job *)arg;
+  const igpt_session *s = job->s;
+  const size_t first = index * job->share, C = s->C, ld = igpt__row(C), wide = igpt__row(4 * C);
+  const size_t rows = igpt__min_size(job->share, job->rows - first);
+  uint16_t *n = (uint16_t *)(void *)igpt__worker(&s->math, worker), *g = n + IGPT__TILE_ROWS * ld;
+  float *row = (float *)(void *)(g + IGPT__TILE_ROWS * wide), *middle = job->a.middle + first * C;
+  igpt__tiled product = igpt__tiled_of(rows, C, C, job->a.attended_h + first * ld, ld,
+                                       job->packed[1], IGPT__TO_FLOATS);
+  product.c = middle;
+  product.plus = job->a.x + first * C;
+  product.ldc = C;
+  s->math.amx->multiply(&product);
+  igpt__tile_norm(s, n, row, job->a.r_2 + first, middle, job->w->ln_2, rows);
+  product = igpt__tiled_of(rows, 4 * C, C, n, ld, job->packed[2], IGPT__TO_GELU);
+  product.h = job->a.f_h ? job->a.f_h + first * wide : g;
+  product.g = g;
+  product.ldh = product.ldg = wide;
+  s->math.amx->multiply(&product);
+  if (!job->x) return;
+  product = igpt__tiled_of(rows, C, 4 * C, g, wide, job->packed[3], IGPT__TO_FLOATS);
+  product.c = job->x + first * C;
+  product.plus = middle;
+  product.ldc = C;
+  s->math.amx->multiply(&product);
+}
+
+static igpt__heads igpt__heads_of(const igpt_session *s, const igpt__pass *pass,
+                                  const igpt__activations *a)
+{
+  igpt__heads heads;
+  memset(&heads, 0, sizeof heads);
+  heads.math = &s->math;
+  heads.qkv = a->qkv_h;
+  heads.out = a->attended_h;
+  heads.lse = a->lse;
+  heads.B = pass->count;
+  heads.T = pass->positions;
+  heads.H = s->H;
+  heads.E = s->C / s->H;
+  heads.ld = igpt__row(s->C);
+  heads.ld3 = igpt__row(3 * s->C);
+  heads.causal = s->model->config.objective == IGPT_AR;
+  return heads;
+}
+
+/* Queries, keys and values as floats, of one picture at a time, for those who take them so */
+static void igpt__tile_note(igpt_session *s, const igpt__pass *pass, size_t l,
+                            const igpt__activations *a)
+{
+  const size_t n = pass->positions, C3 = 3 * s->C, E = s->C / s->H;
+  float *qkv = s->tile.few.qkv;
+  size_t b, i, c;
+  for (b = 0; b < pass->count; b++) {
+    for (i = 0; i < n; i++)
+      for (c = 0; c < C3; c++)
+        qkv[i * C3 + c] = igpt__widen(a->qkv_h[(b * n + i) * igpt__row(C3) + c]);
+    if (pass->map_layer == (int)l)
+      igpt__attention_map(&s->math, pass->map + b * n * n, qkv, 1, n, s->H, E,
+                          s->model->config.objective == IGPT_AR, (size_t)pass->map_head);
+    if (pass->cache)
+      igpt__cache_store(&s->math, s->cache + (l * s->B + b) * s->cache_bytes, qkv, 1, n, s->T,
+                        s->H, E);
+  }
+}
+
+/* With stream 0 no further than f */
+static int igpt__tile_forward(igpt_session *s, const igpt__pass *pass, size_t l, int stream)
+{
+  igpt__tile_job job = igpt__tile_begin(s, pass, l, 0);
+  igpt__heads heads = igpt__heads_of(s, pass, &job.a);
+  if (!stream) job.x = NULL;
+  if (pass->depths) {
+    igpt__norm(s, s->normed, NULL, job.a.x, job.w->ln_1, job.rows);
+    igpt__note_features(s, pass, l);
+  }
+  igpt__tile_run(&job, igpt__tile_qkv_task);
+  if (igpt__poll(s)) return 1;
+  if (pass->cache || pass->map_layer == (int)l) igpt__tile_note(s, pass, l, &job.a);
+  igpt__heads_forward(&heads);
+  if (igpt__poll(s)) return 1;
+  igpt__tile_run(&job, igpt__tile_mlp_task);
+  return igpt__poll(s);
 }
 
 /* Embedding and all blocks, then the last norm: s->normed (rows,C), r (rows) if not null. Ends
@@ -5138,14 +7789,17 @@ static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass,
       deepest = igpt__max_size(deepest, (size_t)pass->depths[j]);
   igpt__embed(s, igpt__set(s, pass, 0).x, pass);
   for (l = 0; l < s->L; l++) {
+    igpt__reach(s, l, s->L + 1);
     if (pass->depths && l == deepest) {
       igpt__norm(s, s->normed, NULL, igpt__set(s, pass, l).x, s->model->weights.block[l].ln_1,
                  pass->count * pass->positions);
       igpt__note_features(s, pass, l);
       return IGPT_OK;
     }
-    if (igpt__block_forward(s, pass, l)) return IGPT_CANCELLED;
+    if (s->math.amx && !pass->decode ? igpt__tile_forward(s, pass, l, 1)
+                                     : igpt__block_forward(s, pass, l)) return IGPT_CANCELLED;
   }
+  igpt__reach(s, s->L, s->L + 1);
   igpt__norm(s, s->normed, r, igpt__set(s, pass, s->L).x, s->model->weights.ln_f,
              pass->count * pass->positions);
   if (pass->depths) igpt__note_features(s, pass, s->L);
@@ -5168,29 +7822,206 @@ static int igpt__block_backward(igpt_session *s, const igpt__pass *pass, size_t 
 
   /* out = middle + gelu(f) m_proj; gelu(f) was not kept: it is cheaper to compute again */
   igpt__gelu(s, wide, NULL, a->f, rows * 4 * C);
-  igpt__linear_backward(s, NULL, g->m_proj, dx, wide, w->m_proj, rows, 4 * C, C);
-  if (igpt__poll(s, l)) return 1;
+  igpt__linear_backward(s, NULL, g->m_proj, g->m_proj_b, dx, wide, w->m_proj, rows, 4 * C, C);
+  if (igpt__poll(s)) return 1;
   igpt__matmul(&s->math, wide, 4 * C, dx, C, 1, w->m_proj, 1, C, rows, 4 * C, C, 0);  /* d gelu */
-  if (igpt__poll(s, l)) return 1;
+  if (igpt__poll(s)) return 1;
   igpt__gelu(s, wide, wide, a->f, rows * 4 * C);                                      /* d f */
 
   /* f = norm(middle; ln_2) c_fc */
   igpt__norm(s, s->normed, NULL, a->middle, w->ln_2, rows);
-  igpt__linear_backward(s, dy, g->c_fc, wide, s->normed, w->c_fc, rows, C, 4 * C);
+  igpt__linear_backward(s, dy, g->c_fc, g->c_fc_b, wide, s->normed, w->c_fc, rows, C, 4 * C);
   igpt__norm_backward(s, dx, g->ln_2, dy, a->middle, a->r_2, w->ln_2, rows);
-  if (igpt__poll(s, l)) return 1;
+  if (igpt__poll(s)) return 1;
 
   /* middle = x + attended c_proj */
-  igpt__linear_backward(s, dy, g->c_proj, dx, a->attended, w->c_proj, rows, C, C);
+  igpt__linear_backward(s, dy, g->c_proj, g->c_proj_b, dx, a->attended, w->c_proj, rows, C, C);
   igpt__attention_backward(&s->math, wide, dy, a->attended, a->qkv, a->lse, count, s->T, H, C / H,
                            causal);                                                   /* d qkv */
-  if (igpt__poll(s, l)) return 1;
+  if (igpt__poll(s)) return 1;
 
   /* qkv = norm(x; ln_1) c_attn */
   igpt__norm(s, s->normed, NULL, a->x, w->ln_1, rows);
-  igpt__linear_backward(s, dy, g->c_attn, wide, s->normed, w->c_attn, rows, C, 3 * C);
+  igpt__linear_backward(s, dy, g->c_attn, g->c_attn_b, wide, s->normed, w->c_attn, rows, C, 3 * C);
   igpt__norm_backward(s, dx, g->ln_1, dy, a->x, a->r_1, w->ln_1, rows);
-  return igpt__poll(s, l);
+  return igpt__poll(s);
+}
+
+/* The same on tiles. The gradients on the stream are floats, in s->dx, and rounded for products in
+   tile.dx: [0] what enters the block from above, [1] between its halves, [2] what leaves it. */
+
+/* Rows (rows,C) packed as lanes, to their place among all rows */
+static void igpt__tile_turn(const igpt_session *s, size_t q, const uint16_t *from, size_t first,
+                            size_t rows)
+{
+  const size_t all = igpt__size_round(s->R, IGPT__PANEL), ld = igpt__row(s->C);
+  size_t c;
+  for (c = 0; c < s->C; c += IGPT__PANEL)
+    s->math.amx->fold(s->tile.turned[q] + c * all + first * IGPT__PANEL, from + c, 1, ld,
+                      igpt__min_size(IGPT__PANEL, s->C - c), rows, 0);
+}
+
+/* The backward of norm for rows from `first`, whose gradient is dy (rows,C); their new dx is
+   rounded to `to`. */
+static void igpt__tile_norm_backward(const igpt_session *s, uint16_t *to, const float *dy,
+                                     const float *x, const float *r, const float *gain,
+                                     size_t first, size_t rows)
+{
+  const size_t C = s->C, ld = igpt__row(C);
+  size_t i, row;
+  for (i = 0; i < rows; i++) {
+    float *dgain = s->dgain + (first + i) / IGPT__ROWS * C;
+    row = first + i;
+    if (row % IGPT__ROWS == 0) memset(dgain, 0, C * sizeof *dgain);
+    s->math.kernels->norm_backward(s->dx + row * C, dgain, dy + i * C, x + row * C, gain, r[row],
+                                   C);
+    s->math.kernels->halve(to + row * ld, s->dx + row * C, C);
+  }
+}
+
+/* From the gradient above the block to that of what attention gave */
+static void igpt__tile_mlp_backward_task(void *arg, size_t index, int worker)
+{
+  const igpt__tile_job *job = (const igpt__tile_job *)arg;
+  const igpt_session *s = job->s;
+  const size_t first = index * job->share, C = s->C, ld = igpt__row(C), wide = igpt__row(4 * C);
+  const size_t rows = igpt__min_size(job->share, job->rows - first);
+  const size_t all = igpt__size_round(s->R, IGPT__PANEL);
+  uint16_t *n = (uint16_t *)(void *)igpt__worker(&s->math, worker);
+  float *dy = (float *)(void *)(n + IGPT__TILE_ROWS * ld), *row = dy + IGPT__TILE_ROWS * C;
+  igpt__tiled product = igpt__tiled_of(rows, 4 * C, C, s->tile.dx[0] + first * ld, ld,
+                                       job->packed[3], IGPT__FROM_GELU);
+  product.h = s->tile.df + first * wide;                                                /* d f */
+  product.g = job->a.f_h + first * wide;
+  product.ldh = product.ldg = wide;
+  product.turned = s->tile.turned[3] + first * IGPT__PANEL;
+  product.turned_panel = IGPT__PANEL * all;
+  s->math.amx->multiply(&product);
+  igpt__tile_norm(s, n, row, NULL, job->a.middle + first * C, job->w->ln_2, rows);
+  igpt__tile_turn(s, 2, n, first, rows);
+  igpt__tile_turn(s, 1, job->a.attended_h + first * ld, first, rows);
+  product = igpt__tiled_of(rows, C, 4 * C, s->tile.df + first * wide, wide, job->packed[2],
+                           IGPT__TO_FLOATS);
+  product.c = dy;
+  product.ldc = C;
+  s->math.amx->multiply(&product);
+  igpt__tile_norm_backward(s, s->tile.dx[1], dy, job->a.middle, job->a.r_2, job->w->ln_2, first,
+                           rows);
+  product = igpt__tiled_of(rows, C, C, s->tile.dx[1] + first * ld, ld, job->packed[1],
+                           IGPT__TO_HALVES);
+  product.h = s->tile.dattended + first * ld;
+  product.ldh = ld;
+  s->math.amx->multiply(&product);
+}
+
+/* From the gradient of queries, keys and values to that below the block */
+static void igpt__tile_qkv_backward_task(void *arg, size_t index, int worker)
+{
+  const igpt__tile_job *job = (const igpt__tile_job *)arg;
+  const igpt_session *s = job->s;
+  const size_t first = index * job->share, C = s->C, ld = igpt__row(C);
+  const size_t rows = igpt__min_size(job->share, job->rows - first), ld3 = igpt__row(3 * C);
+  uint16_t *n = (uint16_t *)(void *)igpt__worker(&s->math, worker);
+  float *dy = (float *)(void *)(n + IGPT__TILE_ROWS * ld), *row = dy + IGPT__TILE_ROWS * C;
+  igpt__tiled product = igpt__tiled_of(rows, C, 3 * C, s->tile.dqkv + first * ld3, ld3,
+                                       job->packed[0], IGPT__TO_FLOATS);
+  product.c = dy;
+  product.ldc = C;
+  s->math.amx->multiply(&product);
+  igpt__tile_norm(s, n, row, NULL, job->a.x + first * C, job->w->ln_1, rows);
+  igpt__tile_turn(s, 0, n, first, rows);
+  igpt__tile_norm_backward(s, s->tile.dx[2], dy, job->a.x, job->a.r_1, job->w->ln_1, first, rows);
+}
+
+/* g (in,out) += X^T dY, a block of it: of X, turned and packed with `all` rows as k, up to 512
+   lanes; of dY, rows in the order in which they lie, 128 columns, which are woven here. */
+static size_t igpt__tile_tall(size_t in) { return igpt__min_size(in, 512); }
+
+static size_t igpt__tile_blocks(size_t in, size_t out)
+{
+  return igpt__divide_up(in, igpt__tile_tall(in)) * igpt__divide_up(out, IGPT__TILE_LANES);
+}
+
+static void igpt__tile_gradient(const igpt__math *math, float *g, const uint16_t *turned,
+                                size_t all, const uint16_t *dy, size_t in, size_t out, size_t rows,
+                                size_t block, int worker)
+{
+  const size_t tall = igpt__tile_tall(in), across = igpt__divide_up(out, IGPT__TILE_LANES);
+  const size_t i = block / across * tall, j = block % across * IGPT__TILE_LANES;
+  const size_t columns = igpt__min_size(IGPT__TILE_LANES, out - j), ld = igpt__row(out);
+  uint16_t *b = (uint16_t *)(void *)igpt__worker(math, worker);
+  size_t row;
+  for (row = 0; row < rows; row += IGPT__TILE_DEPTH) {
+    const size_t depth = igpt__min_size(IGPT__TILE_DEPTH, rows - row);
+    igpt__tiled product = igpt__tiled_of(igpt__min_size(tall, in - i), columns, depth,
+                                         turned + i * all + row * IGPT__PANEL, 0, b,
+                                         IGPT__TO_FLOATS);
+    math->amx->fold(b, dy + row * ld + j, 1, ld, columns, depth, 1);
+    product.a_panel = IGPT__PANEL * all;
+    product.c = g + i * out + j;
+    product.plus = product.c;
+    product.ldc = out;
+    math->amx->multiply(&product);
+  }
+}
+
+static void igpt__tile_gradient_task(void *arg, size_t index, int worker)
+{
+  const igpt__tile_job *job = (const igpt__tile_job *)arg;
+  const igpt_session *s = job->s;
+  const uint16_t *const from[4] = { s->tile.dqkv, s->tile.dx[1], s->tile.df, s->tile.dx[0] };
+  size_t q, in, out;
+  float *g;
+  for (q = 0;; q++) {
+    g = igpt__matrix(job->g, q, s->C, &in, &out);
+    if (index < igpt__tile_blocks(in, out)) break;
+    index -= igpt__tile_blocks(in, out);
+  }
+  igpt__tile_gradient(&s->math, g, s->tile.turned[q], igpt__size_round(s->R, IGPT__PANEL), from[q],
+                      in, out, job->rows, index, worker);
+}
+
+static int igpt__tile_backward(igpt_session *s, const igpt__pass *pass, size_t l)
+{
+  const igpt__block_tensors *g = &s->gradients.block[l];
+  igpt__tile_job job;
+  igpt__heads heads;
+  uint16_t *below;
+  size_t q, in, out, tasks = 0, i;
+  if (s->desc.recompute && l + 1 < s->L && igpt__tile_forward(s, pass, l, 0)) return 1;
+  job = igpt__tile_begin(s, pass, l, 1);
+  job.g = g;
+  igpt__tile_run(&job, igpt__tile_mlp_backward_task);
+  for (i = 0; i < job.rows; i += IGPT__ROWS)
+    s->math.kernels->add(g->ln_2, s->dgain + i / IGPT__ROWS * s->C, s->C);
+  if (igpt__poll(s)) return 1;
+  heads = igpt__heads_of(s, pass, &job.a);
+  heads.dout = s->tile.dattended;
+  heads.dqkv = s->tile.dqkv;
+  igpt__heads_backward(&heads);
+  if (igpt__poll(s)) return 1;
+  igpt__tile_run(&job, igpt__tile_qkv_backward_task);
+  for (i = 0; i < job.rows; i += IGPT__ROWS)
+    s->math.kernels->add(g->ln_1, s->dgain + i / IGPT__ROWS * s->C, s->C);
+  if (igpt__poll(s)) return 1;
+  for (q = 0; q < 4; q++) {
+    igpt__matrix(g, q, s->C, &in, &out);
+    tasks += igpt__tile_blocks(in, out);
+  }
+  igpt__run(&s->math.runner, igpt__tile_gradient_task, &job, tasks);
+  below = s->tile.dx[2];
+  s->tile.dx[2] = s->tile.dx[0];
+  s->tile.dx[0] = below;
+  return igpt__poll(s);
+}
+
+static void igpt__tile_round_task(void *arg, size_t index, int worker)
+{
+  igpt_session *s = (igpt_session *)arg;
+  size_t row;
+  (void)worker;
+  for (row = index * IGPT__ROWS; row < s->R && row < (index + 1) * IGPT__ROWS; row++)
+    s->math.kernels->halve(s->tile.dx[0] + row * igpt__row(s->C), s->dx + row * s->C, s->C);
 }
 
 /* A task takes 64 columns of all rows, in the order of the rows: many rows add to one row of
@@ -5211,8 +8042,9 @@ static void igpt__embed_backward_task(void *arg, size_t index, int worker)
       if (s->model->config.objective == IGPT_AR) {
         const size_t seen = i == 0 ? s->V : tokens[i - 1];
         s->math.kernels->add(s->gradients.wte + seen * C + first, dx, n);
-      } else if (!pass->mask || !pass->mask[b * s->T + i]) {
-        s->math.kernels->add(s->gradients.wte + tokens[i] * C + first, dx, n);
+      } else {
+        const uint16_t *seen = igpt__seen(s, pass, b, i);
+        if (seen) s->math.kernels->add(s->gradients.wte + *seen * C + first, dx, n);
       }
     }
 }
@@ -5249,7 +8081,7 @@ static void igpt__loss_task(void *arg, size_t index, int worker)
   (void)worker;
   for (i = index * 16; i < job->rows && i < (index + 1) * 16; i++) {
     float *z = job->logits + i * V;
-    const float target = z[job->targets[i]], most = job->kernels->max(z, V);
+    const float target = z[job->targets[i]], most = job->kernels->maximum(z, V);
     const float sum = job->kernels->exp_sum(job->weight ? z : NULL, z, 1, most, V);
     job->nats[i] = (float)(log((double)sum) + (double)most - (double)target);
     if (job->weight) {
@@ -5264,7 +8096,6 @@ static void igpt__loss_task(void *arg, size_t index, int worker)
 static igpt_result igpt__head_loss(igpt_session *s, const uint16_t *targets, const float *weight,
                                    size_t rows)
 {
-  const float *lm_head = s->model->weights.lm_head;
   size_t first;
   for (first = 0; first < rows; first += IGPT__LOGIT_ROWS) {
     const float *normed = s->normed + first * s->C;
@@ -5276,14 +8107,14 @@ static igpt_result igpt__head_loss(igpt_session *s, const uint16_t *targets, con
     job.nats = s->nats + first;
     job.rows = igpt__min_size(IGPT__LOGIT_ROWS, rows - first);
     job.V = s->V;
-    igpt__linear_transposed(s, s->logits, normed, lm_head, job.rows, s->C, s->V);
+    igpt__logits(s, s->logits, normed, job.rows, 0);
     igpt__run(&s->math.runner, igpt__loss_task, &job, igpt__divide_up(job.rows, 16));
 #ifndef IGPT_NO_TRAIN
     if (weight)
       igpt__linear_transposed_backward(s, s->dy + first * s->C, s->gradients.lm_head, s->logits,
-                                       normed, lm_head, job.rows, s->C, s->V);
+                                       normed, s->model->weights.lm_head, job.rows, s->C, s->V);
 #endif
-    if (igpt__poll(s, s->L)) return IGPT_CANCELLED;
+    if (igpt__poll(s)) return IGPT_CANCELLED;
   }
   return IGPT_OK;
 }
@@ -5333,37 +8164,58 @@ static igpt_result igpt__check_batch(const igpt_session *s, const igpt_batch *ba
       return igpt__fail(log, IGPT_BAD_ARGUMENT,
                         "batch.tokens: picture %z, position %z is %d, and the vocabulary is %z",
                         i / s->T, i % s->T, (int)batch->tokens[i], s->V);
+  for (i = 0; batch->shown && batch->mask && i < n; i++)
+    if (batch->mask[i] && batch->shown[i] >= s->V)
+      return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                        "batch.shown: picture %z, position %z is %d, and the vocabulary is %z",
+                        i / s->T, i % s->T, (int)batch->shown[i], s->V);
   return IGPT_OK;
 }
 
-igpt_result igpt_forward(igpt_session *session, float *logits, const igpt_batch *batch)
+/* Weights that are infinite, NaN or huge make such numbers on their way, and none of the kernels
+   loses them: it is enough to look at what comes out. In float64 no square overflows. */
+static igpt_result igpt__check_finite(const igpt_session *s, const float *x, size_t count,
+                                      const char *call)
+{
+  if (igpt__finite(s->math.kernels->sum_squares(x, count))) return IGPT_OK;
+  return igpt__fail(&s->desc.log, IGPT_NOT_FINITE,
+                    "%s: the model's weights make numbers that are infinite or NaN", call);
+}
+
+IGPT__ENTRY(igpt_forward, (igpt_session *session, float *logits, const igpt_batch *batch),
+            (session, logits, batch))
 {
   igpt_session *s = session;
   igpt_result result = igpt__check_batch(s, batch);
   size_t first;
   if (result || batch->count == 0) return result;
   if (!logits) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_forward: logits is null");
+  result = igpt__refresh(s, 0);
   for (first = 0; first < batch->count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
     result = igpt__forward_stream(s, &pass, NULL);
-    if (!result)
-      igpt__linear_transposed(s, logits + first * s->T * s->V, s->normed,
-                              s->model->weights.lm_head, pass.count * s->T, s->C, s->V);
+    if (result) break;
+    igpt__logits(s, logits + first * s->T * s->V, s->normed, pass.count * s->T, 0);
+    result = igpt__check_finite(s, logits + first * s->T * s->V, pass.count * s->T * s->V,
+                                "igpt_forward");
   }
   return result;
 }
 
-igpt_result igpt_nll(igpt_session *session, float *nats, double *mean, const igpt_batch *batch)
+IGPT__ENTRY(igpt_nll, (igpt_session *session, float *nats, double *mean, const igpt_batch *batch),
+            (session, nats, mean, batch))
 {
   igpt_session *s = session;
   igpt_result result = igpt__check_batch(s, batch);
   double sum = 0;
   size_t first;
+  if (!result && batch->count) result = igpt__refresh(s, 0);
   if (result) return result;
   for (first = 0; first < batch->count; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
     result = igpt__forward_stream(s, &pass, NULL);
     if (!result) result = igpt__head_loss(s, pass.tokens, NULL, pass.count * s->T);
+    if (!result) result = igpt__check_finite(s, s->nats, pass.count * s->T, "igpt_nll");
     if (result) return result;
     sum += igpt__sum_nats(s, &pass);
     if (nats) memcpy(nats + first * s->T, s->nats, pass.count * s->T * sizeof *nats);
@@ -5383,7 +8235,8 @@ static void igpt__class_logits(igpt_session *s, float *classes, size_t count)
                                                    s->model->weights.score + k * s->C, s->C);
 }
 
-igpt_result igpt_classify(igpt_session *session, float *logits, const igpt_batch *batch)
+IGPT__ENTRY(igpt_classify, (igpt_session *session, float *logits, const igpt_batch *batch),
+            (session, logits, batch))
 {
   igpt_session *s = session;
   igpt_result result = igpt__check_batch(s, batch);
@@ -5395,16 +8248,20 @@ igpt_result igpt_classify(igpt_session *session, float *logits, const igpt_batch
     return igpt__fail(&s->desc.log, IGPT_UNTRAINED_HEAD,
                       s->K ? "igpt_classify: the class head is all zero: fine-tune it first"
                            : "igpt_classify: the model has no class head (config.classes is 0)");
+  result = igpt__refresh(s, 0);
   for (first = 0; first < batch->count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
     result = igpt__forward_stream(s, &pass, NULL);
-    if (!result) igpt__class_logits(s, logits + first * s->K, pass.count);
+    if (result) break;
+    igpt__class_logits(s, logits + first * s->K, pass.count);
+    result = igpt__check_finite(s, logits + first * s->K, pass.count * s->K, "igpt_classify");
   }
   return result;
 }
 
-igpt_result igpt_features(igpt_session *session, float *features, const igpt_batch *batch,
-                          const int *layers, size_t count)
+IGPT__ENTRY(igpt_features,
+            (igpt_session *session, float *features, const igpt_batch *batch, const int *layers,
+             size_t count), (session, features, batch, layers, count))
 {
   igpt_session *s = session;
   igpt_result result = igpt__check_batch(s, batch);
@@ -5416,18 +8273,22 @@ igpt_result igpt_features(igpt_session *session, float *features, const igpt_bat
     if (layers[j] < 0 || (size_t)layers[j] > s->L)
       return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
                         "igpt_features: layers[%z] is %d, and must be 0..%z", j, layers[j], s->L);
+  result = igpt__refresh(s, 0);
   for (first = 0; first < batch->count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
     pass.depths = layers;
     pass.depth_count = count;
     pass.features = features + first * count * s->C;
     result = igpt__forward_stream(s, &pass, NULL);
+    if (!result)
+      result = igpt__check_finite(s, pass.features, pass.count * count * s->C, "igpt_features");
   }
   return result;
 }
 
-igpt_result igpt_attention_map(igpt_session *session, float *map, const igpt_batch *batch,
-                               int layer, int head)
+IGPT__ENTRY(igpt_attention_map,
+            (igpt_session *session, float *map, const igpt_batch *batch, int layer, int head),
+            (session, map, batch, layer, head))
 {
   igpt_session *s = session;
   igpt_result result = igpt__check_batch(s, batch);
@@ -5438,12 +8299,15 @@ igpt_result igpt_attention_map(igpt_session *session, float *map, const igpt_bat
     return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
                       "igpt_attention_map: layer %d, head %d of %z layers, %z heads", layer, head,
                       s->L, s->H);
+  result = igpt__refresh(s, 0);
   for (first = 0; first < batch->count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
     pass.map = map + first * s->T * s->T;
     pass.map_layer = layer;
     pass.map_head = head;
     result = igpt__forward_stream(s, &pass, NULL);
+    if (!result)
+      result = igpt__check_finite(s, pass.map, pass.count * s->T * s->T, "igpt_attention_map");
   }
   return result;
 }
@@ -5533,6 +8397,7 @@ static igpt_result igpt__backward_pass(igpt_session *s, igpt_losses *losses, con
   double generative;
   igpt_result result;
   size_t l;
+  s->share /= 3;                  /* forward is a third of the work */
   result = igpt__forward_stream(s, pass, NULL);
   if (result) return result;
   igpt__position_weights(s, pass, weights->generative);
@@ -5550,14 +8415,22 @@ static igpt_result igpt__backward_pass(igpt_session *s, igpt_losses *losses, con
   memset(s->dx, 0, rows * s->C * sizeof(float));
   igpt__norm_backward(s, s->dx, s->gradients.ln_f, s->dy, s->layer[s->L].x, r_f,
                       s->model->weights.ln_f, rows);
-  for (l = s->L; l-- > 0;)
-    if (igpt__block_backward(s, pass, l)) return IGPT_CANCELLED;
+  if (s->math.amx)
+    igpt__run(&s->math.runner, igpt__tile_round_task, s, igpt__divide_up(s->R, IGPT__ROWS));
+  s->stage += s->share;
+  s->share *= 2;
+  for (l = s->L; l-- > 0;) {
+    igpt__reach(s, s->L - 1 - l, s->L);
+    if (s->math.amx ? igpt__tile_backward(s, pass, l) : igpt__block_backward(s, pass, l))
+      return IGPT_CANCELLED;
+  }
   igpt__embed_backward(s, s->dx, pass);
   return IGPT_OK;
 }
 
-igpt_result igpt_backward(igpt_session *session, igpt_losses *losses, const igpt_batch *batch,
-                          const igpt_loss_desc *desc)
+IGPT__ENTRY(igpt_backward,
+            (igpt_session *session, igpt_losses *losses, const igpt_batch *batch,
+             const igpt_loss_desc *desc), (session, losses, batch, desc))
 {
   igpt_session *s = session;
   igpt_loss_desc weights = { 0, 0 };
@@ -5571,16 +8444,16 @@ igpt_result igpt_backward(igpt_session *session, igpt_losses *losses, const igpt
     weights.generative = 1;
     weights.classification = batch->labels ? 1.0f : 0.0f;
   }
-  if (weights.classification != 0 && (!batch->labels || !s->K))
-    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
-                      "igpt_backward: a class loss needs labels, and a class head (classes is %z)",
-                      s->K);
-  if (weights.classification != 0)
+  if (weights.classification != 0) {
+    if (!batch->labels || !s->K)
+      return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_backward: a class loss needs labels,"
+                        " and a class head (classes is %z)", s->K);
     for (i = 0; i < batch->count; i++)
       if (batch->labels[i] < 0 || (size_t)batch->labels[i] >= s->K)
         return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
                           "batch.labels[%z] is %d, and the class head has %z classes", i,
                           (int)batch->labels[i], s->K);
+  }
   s->decode_count = 0;            /* the cache lies where the activations go */
   memset(&sum, 0, sizeof sum);
   for (first = 0; first < batch->count; first += s->B) {
@@ -5619,7 +8492,7 @@ igpt_result igpt_gradients(igpt_session *session, float **block, size_t *count, 
 igpt_result igpt_gradient_at(igpt_session *session, igpt_tensor *out, size_t index)
 {
   igpt_result result = igpt__check_training(session, "igpt_gradient_at");
-  return result ? result : igpt__tensor_at(session->model, session->gradient, out, index);
+  return result ? result : igpt__tensor_at(session->model, session->gradients, out, index);
 }
 
 static void igpt__squares_task(void *arg, size_t index, int worker)
@@ -5642,7 +8515,7 @@ static double igpt__gradient_length(igpt_session *s)
   return sqrt(sum);
 }
 
-igpt_result igpt_gradient_norm(igpt_session *session, double *norm)
+IGPT__ENTRY(igpt_gradient_norm, (igpt_session *session, double *norm), (session, norm))
 {
   igpt_result result = igpt__check_training(session, "igpt_gradient_norm");
   if (result || !norm) return result ? result : IGPT_BAD_ARGUMENT;
@@ -5655,6 +8528,31 @@ typedef struct igpt__step_job {
   float *weights;
   igpt__adam adam;                /* with the decay of tensors that decay */
 } igpt__step_job;
+
+/* The longest gradient whose components all have a square that is a float32. */
+#define IGPT__LONGEST 1.8e19f
+
+/* How large a weight of a task's run could become, as if all of them decayed; a NaN stays. */
+static void igpt__reach_task(void *arg, size_t index, int worker)
+{
+  const igpt__step_job *job = (const igpt__step_job *)arg;
+  const igpt__adam *c = &job->adam;
+  const igpt_session *s = job->s;
+  size_t i, end = igpt__min_size((index + 1) * IGPT__FLAT, s->model->specs.scalars);
+  double most = 0;
+  (void)worker;
+  for (i = index * IGPT__FLAT; i < end; i++) {
+    const double g = (double)(s->gradient[i] * c->scale), keep = fabs(1 - (double)c->decay);
+    const double m = (double)c->beta1 * (double)s->moment1[i] + (1 - (double)c->beta1) * g;
+    const double v = (double)c->beta2 * (double)s->moment2[i] + (1 - (double)c->beta2) * g * g;
+    const double move = (double)c->rate * fabs(m) /
+                        (sqrt(v) * (double)c->root + (double)c->epsilon);
+    const double reach = fabs((double)job->weights[i]) * (keep > 1 ? keep : 1) + move;
+    if (!(reach <= most)) most = reach;
+    if (reach != reach) break;
+  }
+  s->partial[index] = most;
+}
 
 /* One task's run of scalars, cut where tensors end, as decay is a matter of the tensor. */
 static void igpt__step_task(void *arg, size_t index, int worker)
@@ -5679,13 +8577,15 @@ static void igpt__step_task(void *arg, size_t index, int worker)
   }
 }
 
-igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
-                      const igpt_adam_desc *desc)
+IGPT__ENTRY(igpt_step,
+            (igpt_session *session, igpt_model *model, double *norm, const igpt_adam_desc *desc),
+            (session, model, norm, desc))
 {
   igpt_session *s = session;
   igpt__step_job job;
   igpt_adam_desc d;
-  double length, scale, steps;
+  double length, clipped, scale, steps;
+  size_t i;
   igpt_result result = igpt__check_training(s, "igpt_step");
   if (result) return result;
   if (!model || model != s->model || !desc)
@@ -5707,14 +8607,15 @@ igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
     return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_step: no igpt_backward came before");
   length = igpt__gradient_length(s) / (double)d.pictures;
   if (norm) *norm = length;
-  if (!igpt__finite(length)) {
+  clipped = 1;
+  if (d.clip > 0 && length > (double)d.clip) clipped = (double)d.clip / length;
+  scale = clipped / (double)d.pictures;
+  if (!(length * clipped < (double)IGPT__LONGEST && scale > 1.2e-38)) {     /* or NaN */
     igpt_gradients_zero(s);
     return igpt__fail(&s->desc.log, IGPT_NOT_FINITE, "igpt_step: the gradient's norm is %g",
                       length);
   }
-  scale = 1 / (double)d.pictures;
-  if (d.clip > 0 && length > (double)d.clip) scale *= (double)d.clip / length;
-  steps = (double)++s->steps;
+  steps = (double)s->steps + 1;
   job.s = s;
   job.weights = model->scalars;
   job.adam.scale = (float)scale;
@@ -5724,14 +8625,28 @@ igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
   job.adam.root = (float)(1 / sqrt(1 - pow((double)d.beta2, steps)));
   job.adam.epsilon = d.epsilon;
   job.adam.decay = d.rate * d.weight_decay;
+  /* A move is at most rate * IGPT__LONGEST / epsilon. Only if that is not lost in the rounding of
+     the largest float, a weight may become infinite. */
+  if (!(job.adam.rate / d.epsilon < 5e10f && job.adam.decay < 2)) {
+    const size_t tasks = igpt__divide_up(s->model->specs.scalars, IGPT__FLAT);
+    igpt__run(&s->math.runner, igpt__reach_task, &job, tasks);
+    for (i = 0; i < tasks && s->partial[i] < 3.4e38; i++) {}
+    if (i < tasks) {
+      igpt_gradients_zero(s);
+      return igpt__fail(&s->desc.log, IGPT_NOT_FINITE, "igpt_step: rate %g and weight_decay %g "
+                        "make a weight infinite", (double)d.rate, (double)d.weight_decay);
+    }
+  }
   igpt__run(&s->math.runner, igpt__step_task, &job,
             igpt__divide_up(s->model->specs.scalars, IGPT__FLAT));
   s->pictures = 0;                /* igpt__step_task has cleared the gradients */
+  s->steps++;
   model->step++;
   return IGPT_OK;
 }
 
-double igpt_schedule(const igpt_schedule_desc *desc, double step)
+IGPT__ENTRY_OF(double, IGPT__EXACT, igpt_schedule, (const igpt_schedule_desc *desc, double step),
+               (desc, step))
 {
   double part;
   if (!desc) return 0;
@@ -5813,23 +8728,31 @@ static void igpt__keep(float *p, int n, int k, double mass)
   }
 }
 
-int igpt_draw(igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc)
+IGPT__ENTRY_OF(int, IGPT__FLUSH, igpt_draw,
+               (igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc),
+               (rng, logits, vocabulary, desc))
 {
   const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_GENERIC);   /* the same draw everywhere */
-  const float temperature = desc && desc->temperature > 0 ? desc->temperature : 1;
+  float sharpness = 1;                                                  /* 1 / temperature */
   const int top_k = desc ? desc->top_k : 0;
   const double top_p = desc ? (double)desc->top_p : 0;
   float *p = logits;
   double sum = 0, point;
+  uint32_t bits;
   int v, last = -1;
   if (!rng || !logits || vocabulary < 1) return -1;
   for (v = 0; v < vocabulary; v++)
     if (p[v] != p[v]) return -1;
+  if (desc) {                     /* its bits: a denormal is no zero here, and has no reciprocal */
+    memcpy(&bits, &desc->temperature, sizeof bits);
+    if (bits && bits < 0x7f800000u)
+      sharpness = bits < 0x00800000u ? 8.50705917e37f : 1 / desc->temperature;
+  }
   {
     /* p = exp((z - max) / temperature): at least one of them is 1 */
-    const float most = kernels->max(p, (size_t)vocabulary);
+    const float most = kernels->maximum(p, (size_t)vocabulary);
     for (v = 0; v < vocabulary; v++) p[v] -= most;
-    kernels->exp_sum(p, p, 1 / temperature, 0, (size_t)vocabulary);
+    kernels->exp_sum(p, p, sharpness, 0, (size_t)vocabulary);
   }
   if (top_k > 0 && top_k < vocabulary) igpt__keep(p, vocabulary, top_k, 0);
   for (v = 0; v < vocabulary; v++) sum += (double)p[v];
@@ -5866,14 +8789,11 @@ static igpt_result igpt__check_sample(const igpt_session *s, const igpt_sample_d
 
 /* ---- position by position -------------------------------------------------------------------- */
 
-igpt_result igpt_decode_begin(igpt_session *session, const uint16_t *prefix, int keep, int count)
+static igpt_result igpt__decode_begin(igpt_session *s, const uint16_t *prefix, int keep, int count)
 {
-  igpt_session *s = session;
-  const igpt_log *log;
+  const igpt_log *log = &s->desc.log;
   igpt__pass pass;
   size_t n, i;
-  if (!s) return IGPT_BAD_ARGUMENT;
-  log = &s->desc.log;
   s->decode_count = 0;
   if (s->model->config.objective != IGPT_AR)
     return igpt__fail(log, IGPT_WRONG_OBJECTIVE,
@@ -5890,6 +8810,7 @@ igpt_result igpt_decode_begin(igpt_session *session, const uint16_t *prefix, int
       return igpt__fail(log, IGPT_BAD_ARGUMENT,
                         "igpt_decode_begin: prefix[%z] is %d, and the vocabulary is %z", i,
                         (int)prefix[i], s->V);
+  if (igpt__refresh(s, 1)) return IGPT_CANCELLED;
   if (n) {                        /* positions 0..keep-1 see the start and tokens 0..keep-2 */
     memset(&pass, 0, sizeof pass);
     pass.tokens = prefix;
@@ -5906,12 +8827,10 @@ igpt_result igpt_decode_begin(igpt_session *session, const uint16_t *prefix, int
   return IGPT_OK;
 }
 
-igpt_result igpt_decode(igpt_session *session, float *logits, const uint16_t *tokens)
+static igpt_result igpt__decode(igpt_session *s, float *logits, const uint16_t *tokens)
 {
-  igpt_session *s = session;
   igpt__pass pass;
   size_t b;
-  if (!s) return IGPT_BAD_ARGUMENT;
   if (!s->decode_count || !logits || s->decode_position >= s->T)
     return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_decode: %s",
                       !s->decode_count ? "igpt_decode_begin comes first"
@@ -5933,14 +8852,32 @@ igpt_result igpt_decode(igpt_session *session, float *logits, const uint16_t *to
   pass.decode = pass.cache = 1;
   pass.map_layer = -1;
   if (igpt__forward_stream(s, &pass, NULL)) return IGPT_CANCELLED;
-  igpt__linear_transposed(s, logits, s->normed, s->model->weights.lm_head, pass.count, s->C, s->V);
+  igpt__logits(s, logits, s->normed, pass.count, 1);
+  if (igpt__check_finite(s, logits, pass.count * s->V, "igpt_decode")) return IGPT_NOT_FINITE;
   s->decode_position++;
   s->decode_started = 1;
   return IGPT_OK;
 }
 
-igpt_result igpt_sample(igpt_session *session, uint16_t *tokens, size_t count,
-                        const igpt_sample_desc *desc)
+IGPT__ENTRY(igpt_decode_begin, (igpt_session *session, const uint16_t *prefix, int keep, int count),
+            (session, prefix, keep, count))
+{
+  if (!session) return IGPT_BAD_ARGUMENT;
+  igpt__stage(session, 0, 1, 1);
+  return igpt__decode_begin(session, prefix, keep, count);
+}
+
+IGPT__ENTRY(igpt_decode, (igpt_session *session, float *logits, const uint16_t *tokens),
+            (session, logits, tokens))
+{
+  if (!session) return IGPT_BAD_ARGUMENT;
+  igpt__stage(session, 0, 1, 1);
+  return igpt__decode(session, logits, tokens);
+}
+
+IGPT__ENTRY(igpt_sample,
+            (igpt_session *session, uint16_t *tokens, size_t count, const igpt_sample_desc *desc),
+            (session, tokens, count, desc))
 {
   igpt_session *s = session;
   igpt_sample_desc d;
@@ -5956,18 +8893,16 @@ igpt_result igpt_sample(igpt_session *session, uint16_t *tokens, size_t count,
     const size_t n = igpt__min_size(s->B, count - first), keep = (size_t)d.keep;
     uint16_t *row = tokens + first * s->T;
     for (b = 0; b < n; b++) memcpy(s->draft + b * keep, row + b * s->T, keep * sizeof *row);
-    result = igpt_decode_begin(s, s->draft, d.keep, (int)n);
+    igpt__stage(s, first * s->T, n * keep, count * s->T);
+    result = igpt__decode_begin(s, s->draft, d.keep, (int)n);
     for (i = keep; i < s->T && !result; i++) {
-      result = igpt_decode(s, s->logits, s->draft);
+      igpt__stage(s, first * s->T + n * i, n, count * s->T);
+      result = igpt__decode(s, s->logits, s->draft);
       for (b = 0; b < n && !result; b++) {
         igpt_rng rng = igpt_rng_seed(d.seed, d.first + first + b);
         int token;
         rng.index = i;
         token = igpt_draw(&rng, s->logits + b * s->V, (int)s->V, &d);
-        if (token < 0)
-          return igpt__fail(&s->desc.log, IGPT_NOT_FINITE,
-                            "igpt_sample: a logit of picture %z, position %z is not a number",
-                            first + b, i);
         row[b * s->T + i] = s->draft[b] = (uint16_t)token;
       }
     }
@@ -5986,6 +8921,87 @@ void igpt_mask_random(igpt_rng *rng, uint8_t *mask, size_t count, float part)
   for (i = 0; i < count; i++) mask[i] = igpt_rng_uniform(rng) <= part;
 }
 
+/* What the two-dimensional masks ask of their sides and part; in *part what 0 stands for. */
+static igpt_result igpt__check_mask(int rows, int columns, int side, float *part)
+{
+  if (rows < 1 || columns < 1 || rows > 1 << 15 || columns > 1 << 15 || side < 1 ||
+      side > 1 << 15 || !(*part >= 0 && *part <= 1)) return IGPT_BAD_ARGUMENT;
+  if (*part == 0) *part = 0.15f;
+  return IGPT_OK;
+}
+
+IGPT__EXACT_ENTRY(igpt_mask_blocks,
+                  (igpt_rng *rng, uint8_t *mask, int rows, int columns, int side, float part),
+                  (rng, mask, rows, columns, side, part))
+{
+  size_t hidden = 0;
+  double wanted;
+  if (!rng || !mask || igpt__check_mask(rows, columns, side, &part)) return IGPT_BAD_ARGUMENT;
+  wanted = (double)part * rows * columns;
+  memset(mask, 0, (size_t)rows * (size_t)columns);
+  while ((double)hidden < wanted) {
+    const int top = (int)igpt_rng_below(rng, (uint32_t)(rows + side - 1)) - side + 1;
+    const int left = (int)igpt_rng_below(rng, (uint32_t)(columns + side - 1)) - side + 1;
+    const int end = top + side < rows ? top + side : rows;
+    const int right = left + side < columns ? left + side : columns;
+    const float chance = igpt_rng_uniform(rng);
+    size_t fresh = 0;
+    int turn, i, j;
+    for (turn = 0; turn < 2; turn++) {        /* count what it would hide, then hide it */
+      for (i = top < 0 ? 0 : top; i < end; i++)
+        for (j = left < 0 ? 0 : left; j < right; j++) {
+          uint8_t *at = mask + (size_t)i * (size_t)columns + (size_t)j;
+          if (turn) *at = 1;
+          else fresh += !*at;
+        }
+      /* the last square comes with the chance that makes the average right */
+      if (!turn && hidden && (double)chance * (double)fresh >= wanted - (double)hidden)
+        return IGPT_OK;
+    }
+    hidden += fresh;
+  }
+  return IGPT_OK;
+}
+
+/* Patch `to` of a picture's grid looks like patch `from`, and is masked. */
+static void igpt__jigsaw_piece(uint8_t *mask, uint16_t *shown, const uint16_t *tokens,
+                               size_t columns, size_t side, size_t to, size_t from)
+{
+  const size_t across = columns / side;
+  const size_t a = to / across * side * columns + to % across * side;
+  const size_t b = from / across * side * columns + from % across * side;
+  size_t i;
+  for (i = 0; i < side * columns; i += columns) {
+    memset(mask + a + i, 1, side);
+    memcpy(shown + a + i, tokens + b + i, side * sizeof *shown);
+  }
+}
+
+IGPT__EXACT_ENTRY(igpt_mask_jigsaw,
+                  (igpt_rng *rng, uint8_t *mask, uint16_t *shown, const uint16_t *tokens, int rows,
+                   int columns, int side, float part),
+                  (rng, mask, shown, tokens, rows, columns, side, part))
+{
+  const size_t T = (size_t)rows * (size_t)columns, S = (size_t)side;
+  size_t patches, across, left, first, at, next;
+  if (!rng || !mask || !shown || !tokens || igpt__check_mask(rows, columns, side, &part) ||
+      rows % side || columns % side || T / S / S < 2) return IGPT_BAD_ARGUMENT;
+  patches = T / S / S;
+  across = (size_t)columns / S;
+  memset(mask, 0, T);
+  memcpy(shown, tokens, T * sizeof *shown);
+  left = (size_t)((double)part * (double)patches + 0.5);
+  first = at = igpt_rng_below(rng, (uint32_t)patches);
+  for (left = left < 2 ? 1 : left - 1; left > 0; left--, at = next) {
+    igpt__jigsaw_piece(mask, shown, tokens, (size_t)columns, S, at, at);    /* is taken */
+    do next = igpt_rng_below(rng, (uint32_t)patches);
+    while (mask[next / across * S * (size_t)columns + next % across * S]);
+    igpt__jigsaw_piece(mask, shown, tokens, (size_t)columns, S, at, next);
+  }
+  igpt__jigsaw_piece(mask, shown, tokens, (size_t)columns, S, at, first);
+  return IGPT_OK;
+}
+
 /* For every hidden row of a pass: a draft of its token, and (in nats) how certain the model is, the
    probability of its favourite colour. */
 static igpt_result igpt__draft(igpt_session *s, const igpt__pass *pass,
@@ -5995,27 +9011,25 @@ static igpt_result igpt__draft(igpt_session *s, const igpt__pass *pass,
   size_t first, i;
   for (first = 0; first < rows; first += IGPT__LOGIT_ROWS) {
     const size_t n = igpt__min_size(IGPT__LOGIT_ROWS, rows - first);
-    igpt__linear_transposed(s, s->logits, s->normed + first * s->C, s->model->weights.lm_head, n,
-                            s->C, s->V);
+    igpt__logits(s, s->logits, s->normed + first * s->C, n, 0);
+    if (igpt__check_finite(s, s->logits, n * s->V, "igpt_fill")) return IGPT_NOT_FINITE;
     for (i = 0; i < n; i++) {
       const size_t row = first + i;
       float *z = s->logits + i * s->V, most;
       igpt_rng rng = igpt_rng_seed(desc->seed, picture + row / s->T);
-      int token;
       if (!s->hidden[row]) continue;
-      most = s->math.kernels->max(z, s->V);
+      most = s->math.kernels->maximum(z, s->V);
       s->nats[row] = 1 / s->math.kernels->exp_sum(NULL, z, 1, most, s->V);
       rng.index = (uint64_t)round * s->T + row % s->T;
-      token = igpt_draw(&rng, z, (int)s->V, desc);
-      if (token < 0) return IGPT_NOT_FINITE;
-      s->draft[row] = (uint16_t)token;
+      s->draft[row] = (uint16_t)igpt_draw(&rng, z, (int)s->V, desc);
     }
   }
   return IGPT_OK;
 }
 
-igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *mask, size_t count,
-                      const igpt_sample_desc *desc)
+IGPT__ENTRY(igpt_fill,
+            (igpt_session *session, uint16_t *tokens, const uint8_t *mask, size_t count,
+             const igpt_sample_desc *desc), (session, tokens, mask, count, desc))
 {
   igpt_session *s = session;
   igpt_sample_desc d;
@@ -6039,14 +9053,17 @@ igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *ma
   batch.tokens = tokens;
   batch.count = count;
   result = igpt__check_batch(s, &batch);
+  if (!result) result = igpt__refresh(s, 0);
   for (first = 0; first < count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, &batch, first);
     const size_t rows = pass.count * s->T;
+    const size_t rounds = (size_t)d.rounds;
     uint16_t *row = tokens + first * s->T;
     int round;
     for (i = 0; i < rows; i++) s->hidden[i] = mask[first * s->T + i] != 0;
     pass.mask = s->hidden;
     for (round = 0; round < d.rounds && !result; round++) {
+      igpt__stage(s, first * rounds + pass.count * (size_t)round, pass.count, count * rounds);
       result = igpt__forward_stream(s, &pass, NULL);
       if (!result) result = igpt__draft(s, &pass, &d, d.first + first, round);
       for (b = 0; b < pass.count && !result; b++) {
@@ -6077,8 +9094,6 @@ igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uint8_t *ma
       }
     }
   }
-  if (result == IGPT_NOT_FINITE)
-    igpt__fail(&s->desc.log, result, "igpt_fill: a logit is not a number");
   return result;
 }
 
@@ -6391,8 +9406,9 @@ static igpt_result igpt__encode_open(igpt__encode *job, igpt__block *block,
   return IGPT_OK;
 }
 
-igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens, const uint8_t *rgb,
-                                size_t pixels, const igpt_encode_desc *given)
+IGPT__ENTRY(igpt_palette_encode,
+            (const igpt_palette *palette, uint16_t *tokens, const uint8_t *rgb, size_t pixels,
+             const igpt_encode_desc *given), (palette, tokens, rgb, pixels, given))
 {
   igpt_encode_desc desc;
   igpt__encode job;
@@ -6437,8 +9453,9 @@ static void igpt__palette_bytes(uint8_t (*to)[3], const igpt_palette *palette)
     }
 }
 
-igpt_result igpt_palette_decode(const igpt_palette *palette, uint8_t *rgb, const uint16_t *tokens,
-                                size_t pixels)
+IGPT__ENTRY(igpt_palette_decode,
+            (const igpt_palette *palette, uint8_t *rgb, const uint16_t *tokens, size_t pixels),
+            (palette, rgb, tokens, pixels))
 {
   uint8_t bytes[IGPT_PALETTE_MAX][3];
   size_t i;
@@ -6455,8 +9472,9 @@ igpt_result igpt_palette_decode(const igpt_palette *palette, uint8_t *rgb, const
 
 /* mse = mean over pixels and channels of (rgb - decode(encode(rgb)))^2,
    psnr = 10 log10(255^2 / mse) */
-igpt_result igpt_palette_error(const igpt_palette *palette, double *mse, double *psnr,
-                               const uint8_t *rgb, size_t pixels)
+IGPT__ENTRY(igpt_palette_error,
+            (const igpt_palette *palette, double *mse, double *psnr, const uint8_t *rgb,
+             size_t pixels), (palette, mse, psnr, rgb, pixels))
 {
   igpt__nearby all;
   uint8_t bytes[IGPT_PALETTE_MAX][3];
@@ -6991,7 +10009,7 @@ static igpt_result igpt__kmeans_check(igpt_kmeans_desc *desc, const igpt_palette
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_palette_fit: %s is null", out ? "rgb" : "out");
   if (pixels == 0)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "igpt_palette_fit: pixels is 0, and must be >= 1");
-  if ((uint64_t)pixels > 0xffffffffu)
+  if (pixels >> 31 > 1)             /* so that 32-bit compilers see nothing always false */
     return igpt__fail(log, IGPT_TOO_LARGE, "igpt_palette_fit: pixels is %z, and at most %z are"
                       " counted: fit on a part of them", pixels, (size_t)0xffffffffu);
   if (desc->colours < 0 || desc->colours > IGPT_PALETTE_MAX)
@@ -7009,8 +10027,9 @@ static igpt_result igpt__kmeans_check(igpt_kmeans_desc *desc, const igpt_palette
   return IGPT_OK;
 }
 
-igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report, const uint8_t *rgb,
-                             size_t pixels, const igpt_kmeans_desc *given)
+IGPT__ENTRY(igpt_palette_fit,
+            (igpt_palette *out, igpt_kmeans_report *report, const uint8_t *rgb, size_t pixels,
+             const igpt_kmeans_desc *given), (out, report, rgb, pixels, given))
 {
   igpt_kmeans_desc desc;
   igpt_kmeans_report written;
@@ -7113,7 +10132,8 @@ igpt_result igpt_palette_fit(igpt_palette *out, igpt_kmeans_report *report, cons
    evaluations if D is 512, K is 10 and N 50,000.
 
    Rows are read once an evaluation: 32 of them stay in the cache between the two products, W x and
-   (p - onehot) x^T. A task is a chunk of rows, of a size that only depends on the problem's, and
+   (p - onehot) x^T, the softmax of all 32 is taken side by side, and the next ones are asked for
+   meanwhile. A task is a chunk of rows, of a size that only depends on the problem's, and
    adds to the sums of its slot; slots are added up in their order, so that results do not depend on
    who did what. Products are float32 within a chunk, sums over chunks and the optimiser float64. An
    evaluation costs 4 N D K operations.
@@ -7156,8 +10176,9 @@ typedef struct igpt__fit {
   double  *inverse;               /* (D), 1 / deviation, standardise only */
   double  *sums;                  /* (slots,P): gradients of the loss's sum */
   double  *losses;                /* (slots) */
-  float   *scratch;               /* a worker: logits (ROWS,K), delta (K,ROWS), product (K,D), and
-                                     rows (ROWS,D) that are not used as they lie in x */
+  float   *scratch;               /* a worker: logits (ROWS,K), later delta packed, delta (K,ROWS),
+                                     product (K,D), and rows (ROWS,D) that are not used as they lie
+                                     in x */
   size_t   scratch_floats;
   uint32_t *order;                /* (N), SGD: the rows of an epoch */
   size_t   side;                  /* of M: D + 1, D without intercepts; 0: no M */
@@ -7187,7 +10208,9 @@ static void igpt__fit_layout(igpt__fit *fit, igpt__arena *arena)
   fit->sums = (double *)igpt__take(arena, igpt__size_mul(fit->slots, fit->parameters),
                                    sizeof(double));
   fit->losses = (double *)igpt__take(arena, fit->slots, sizeof(double));
-  fit->scratch_floats = igpt__size_add(2 * IGPT__PROBE_ROWS * k, igpt__size_mul(k, d));
+  fit->scratch_floats = IGPT__PROBE_ROWS * (size_t)fit->kernels->tile_rows;
+  fit->scratch_floats = igpt__size_add(fit->scratch_floats,
+                                       igpt__size_mul(k, igpt__size_add(2 * IGPT__PROBE_ROWS, d)));
   if (sgd || fit->desc.standardise)
     fit->scratch_floats = igpt__size_add(fit->scratch_floats, igpt__size_mul(IGPT__PROBE_ROWS, d));
   if (sgd) fit->order = (uint32_t *)igpt__take(arena, fit->rows, sizeof(uint32_t));
@@ -7210,21 +10233,6 @@ static void igpt__fit_layout(igpt__fit *fit, igpt__arena *arena)
 
 /* ---- the objective and its gradient --------------------------------------------------------- */
 
-/* -log softmax(z)[label], and z becomes softmax(z) - onehot(label). The class itself is left out of
-   the sum: then neither log(1 + small) nor p - 1 cancels, and rows that are certain stay exact. */
-static double igpt__probe_loss(float *z, size_t classes, size_t label, const igpt_kernels *kernels)
-{
-  float top = kernels->max(z, classes), own = z[label];
-  double others, self, total;
-  z[label] = -HUGE_VALF;
-  others = (double)kernels->exp_sum(z, z, 1.0f, top, classes);
-  self = exp((double)own - (double)top);
-  total = others + self;
-  kernels->scale(z, (float)(1 / total), classes);
-  z[label] = (float)(-others / total);
-  return own >= top ? log1p(others) : (double)top - (double)own + log(total);
-}
-
 /* Rows from number `at` of the pass on, centred and in a row: x itself where they are so. */
 static const float *igpt__probe_rows(const igpt__fit *fit, float *copy, size_t at, size_t rows)
 {
@@ -7244,12 +10252,18 @@ static void igpt__probe_chunk(void *arg, size_t index, int worker)
   const igpt__fit *fit = (const igpt__fit *)arg;
   const igpt_kernels *kernels = fit->kernels;
   size_t d = fit->features, classes = fit->classes, i, k, r;
+  const size_t mr = (size_t)kernels->tile_rows, nr = (size_t)kernels->tile_columns;
   float *z = fit->scratch + (size_t)worker * fit->scratch_floats;
-  float *delta = z + IGPT__PROBE_ROWS * classes, *product = delta + IGPT__PROBE_ROWS * classes;
+  float *delta = z + IGPT__PROBE_ROWS * (classes + mr);
+  float *product = delta + IGPT__PROBE_ROWS * classes;
+  float own[IGPT__PROBE_ROWS], gap[IGPT__PROBE_ROWS], excess[IGPT__PROBE_ROWS];
+  size_t label[IGPT__PROBE_ROWS];
   double *sums = fit->sums + index * fit->parameters, loss = 0;
   size_t from = fit->first + index * fit->chunk;
   size_t to = igpt__min_size(from + fit->chunk, fit->first + fit->count), at;
   float spoiled = 0;              /* NaN once a logit is not finite */
+  memset(own, 0, sizeof own);     /* columns of which fewer rows are left have numbers too */
+  memset(delta, 0, IGPT__PROBE_ROWS * classes * sizeof *delta);
   if (index >= fit->used) {
     memset(sums, 0, fit->parameters * sizeof *sums);
     fit->losses[index] = 0;
@@ -7257,22 +10271,40 @@ static void igpt__probe_chunk(void *arg, size_t index, int worker)
   for (at = from; at < to; at += IGPT__PROBE_ROWS) {
     size_t rows = igpt__min_size(to - at, IGPT__PROBE_ROWS);
     const float *x = igpt__probe_rows(fit, product + classes * d, at, rows);
+    const size_t coming = igpt__min_size(to - at - rows, IGPT__PROBE_ROWS);
+    double others = 0;            /* log(1 + a) + log(1 + b) = log(1 + (a + b + a b)) */
     kernels->dots(z, classes, x, d, fit->w, d, rows, classes, d);
     for (r = 0; r < rows; r++) {
-      size_t row = fit->chosen ? fit->chosen[at + r] : at + r, next = at + IGPT__PROBE_ROWS + r;
-      float *own = z + r * classes;
-      if (next < to) {            /* memory works while we do not look at it */
-        const float *coming = fit->x + (fit->chosen ? fit->chosen[next] : next) * d;
-        for (i = 0; i < d; i += 16) IGPT__PREFETCH(coming + i);
-      }
+      label[r] = (size_t)fit->labels[fit->chosen ? fit->chosen[at + r] : at + r];
       for (k = 0; k < classes; k++) {
-        own[k] += fit->b[k];
-        spoiled += 0 * own[k];
+        const float logit = z[r * classes + k] + fit->b[k];
+        spoiled += 0 * logit;
+        delta[k * IGPT__PROBE_ROWS + r] = logit;
       }
-      loss += igpt__probe_loss(own, classes, (size_t)fit->labels[row], kernels);
-      for (k = 0; k < classes; k++) delta[k * IGPT__PROBE_ROWS + r] = own[k];
+      own[r] = delta[label[r] * IGPT__PROBE_ROWS + r];
+      delta[label[r] * IGPT__PROBE_ROWS + r] = -HUGE_VALF;
     }
-    kernels->thin(product, d, delta, IGPT__PROBE_ROWS, x, d, classes, d, rows, at > from, 0);
+    kernels->class_loss(delta, own, gap, excess, classes, IGPT__PROBE_ROWS);
+    for (r = 0; r < rows; r++) {
+      delta[label[r] * IGPT__PROBE_ROWS + r] = own[r];
+      others += (double)excess[r] + others * (double)excess[r];
+      loss += (double)gap[r];
+    }
+    loss += log1p(others);
+    kernels->pack(z, mr, delta, IGPT__PROBE_ROWS, 1, classes, rows, 0);
+    for (i = 0; i + nr <= d; i += nr) {
+      for (r = i * coming / d; r < (i + nr) * coming / d; r++) {
+        const size_t next = at + IGPT__PROBE_ROWS + r;
+        const float *row = fit->x + (fit->chosen ? fit->chosen[next] : next) * d;
+        for (k = 0; k < d; k += 16) IGPT__PREFETCH_L2(row + k);
+      }
+      for (k = 0; k < classes; k += mr)
+        kernels->tile(product + k * d + i, d, z + k * rows, x + i, d,
+                      igpt__min_size(mr, classes - k), rows, at > from);
+    }
+    if (i < d)
+      kernels->thin(product + i, d, delta, IGPT__PROBE_ROWS, x + i, d, classes, d - i, rows,
+                    at > from, 0);
     if (!fit->desc.no_intercept)
       for (k = 0; k < classes; k++)
         for (r = 0; r < rows; r++)
@@ -7832,7 +10864,9 @@ static igpt_result igpt__probe_resolve(igpt_probe_desc *desc)
 static void igpt__probe_chunks(igpt__fit *fit)
 {
   size_t pass = fit->desc.method == IGPT_SGD ? (size_t)fit->desc.batch : fit->rows, spans;
-  size_t quick = ((size_t)1 << 26) / igpt__size_mul(fit->features, fit->classes);
+  size_t quick;
+  IGPT_ASSERT(fit->features > 0 && fit->classes > 0);
+  quick = ((size_t)1 << 26) / igpt__size_mul(fit->features, fit->classes);
   pass = igpt__min_size(pass, fit->rows);
   spans = igpt__divide_up(pass, igpt__max_size(igpt__min_size(quick, 16384), 1));
   fit->chunk = igpt__size_round(igpt__divide_up(pass, spans * IGPT__PROBE_SLOTS),
@@ -7896,9 +10930,10 @@ static igpt_result igpt__probe_create(igpt_probe **out, const igpt__fit *fit)
   return IGPT_OK;
 }
 
-igpt_result igpt_probe_fit(igpt_probe **out, igpt_probe_report *report, const float *x,
-                           const int32_t *labels, size_t rows, size_t features,
-                           const igpt_probe_desc *desc)
+IGPT__ENTRY(igpt_probe_fit,
+            (igpt_probe **out, igpt_probe_report *report, const float *x, const int32_t *labels,
+             size_t rows, size_t features, const igpt_probe_desc *desc),
+            (out, report, x, labels, rows, features, desc))
 {
   igpt__fit fit;
   igpt_probe_report written;
@@ -7919,7 +10954,7 @@ igpt_result igpt_probe_fit(igpt_probe **out, igpt_probe_report *report, const fl
   if (rows == 0 || features == 0)
     return igpt__fail(&fit.desc.log, IGPT_BAD_ARGUMENT, "igpt_probe_fit: rows is %z and features is"
                       " %z, and both must be >= 1", rows, features);
-  if (fit.desc.method == IGPT_SGD && (uint64_t)rows > 0xffffffffu)
+  if (fit.desc.method == IGPT_SGD && rows >> 31 > 1)
     return igpt__fail(&fit.desc.log, IGPT_TOO_LARGE, "igpt_probe_fit: rows is %z, and SGD shuffles"
                       " at most %z", rows, (size_t)0xffffffffu);
   result = igpt__probe_labels(&fit.desc, labels, rows);
@@ -7969,8 +11004,9 @@ void igpt_probe_destroy(igpt_probe *probe)
 }
 
 /* label = argmax of z, the lowest of equals; probabilities = softmax(z) */
-igpt_result igpt_probe_predict(const igpt_probe *probe, int32_t *labels, float *probabilities,
-                               const float *x, size_t rows)
+IGPT__ENTRY(igpt_probe_predict,
+            (const igpt_probe *probe, int32_t *labels, float *probabilities, const float *x,
+             size_t rows), (probe, labels, probabilities, x, rows))
 {
   size_t i, k, d, classes;
   if (!probe || (rows && !x)) return IGPT_BAD_ARGUMENT;
@@ -8012,11 +11048,12 @@ const float *igpt_probe_intercepts(const igpt_probe *probe)
 
    Weights live in safetensors files: eight bytes that give the length of a JSON header, the header
    (name, type, shape and place of every tensor), then the raw numbers, little-endian. Names and
-   shapes are those of Hugging Face's ImageGPT, with the zero biases it expects, so that a saved
-   model loads there as it is. What those tensors do not say (objective, heads, sides of the
-   picture, ...) stands in __metadata__ under "igpt.", as strings. The palette stands there too, as
-   decimal numbers: as a tensor it would be reported as unexpected by every loader that knows
-   ImageGPT. A training checkpoint is the same file with Adam's moments and the run's progress.
+   shapes are those of Hugging Face's ImageGPT, with the zero biases it expects where the model has
+   none, so that a saved model loads there as it is. What those tensors do not say (objective,
+   heads, sides of the picture, ...) stands in __metadata__ under "igpt.", as strings. The palette
+   stands there too, as decimal numbers: as a tensor it would be reported as unexpected by every
+   loader that knows ImageGPT. A training checkpoint is the same file with Adam's moments and the
+   run's progress.
 
    Nothing read is believed. The header is parsed without recursion by a reader that knows only the
    one form that is allowed; every tensor must have a place in the network, the right shape, and a
@@ -8358,7 +11395,7 @@ typedef struct igpt__entry {
 /* What __metadata__ says: the values of the keys below, null where there is none. */
 #define IGPT__KEYS(X)                                                                             \
   X(version) X(objective) X(rows) X(columns) X(heads) X(norm_epsilon) X(activation) X(order)      \
-  X(step) X(palette) X(centres) X(adam_step) X(progress)
+  X(step) X(biases) X(palette) X(centres) X(adam_step) X(progress)
 enum {
 #define IGPT__KEY(name) IGPT__KEY_##name,
   IGPT__KEYS(IGPT__KEY)
@@ -8624,17 +11661,13 @@ static igpt_result igpt__file_begin(igpt__file **out, const igpt_source *source,
 
 /* ---- from a header to a model -------------------------------------------------------------- */
 
-static size_t igpt__slots(const igpt__specs *specs, const igpt_config *config)
-{
-  return (size_t)specs->head_count + (size_t)config->layers * IGPT__BLOCK_COUNT;
-}
-
-/* "x.c_fc.weight" -> "x.c_fc.bias"; 1 if Hugging Face's network has such a tensor: the matrices of
-   the blocks do, and nothing else. */
+/* "x.c_fc.weight" -> "x.c_fc.bias"; 1 if Hugging Face's network has such a tensor and ours has not:
+   where we have no biases, the matrices of the blocks have zero ones there, and nothing else. */
 static int igpt__bias_name(const igpt__specs *specs, size_t index, const igpt__spec *spec,
                            char *name)
 {
-  if (index < (size_t)specs->head_count || !spec->columns) return 0;
+  if (index < (size_t)specs->head_count || !spec->columns ||
+      specs->block_count == IGPT__BLOCK_COUNT) return 0;
   memcpy(name + strlen(name) - strlen("weight"), "bias", sizeof "bias");
   return 1;
 }
@@ -8738,6 +11771,11 @@ static igpt_result igpt__read_own(igpt__file *file)
   if (!text || igpt__parse_real(&text, &config->norm_epsilon) || *text ||
       !(config->norm_epsilon > 0))
     return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.norm_epsilon is not a number above 0");
+  if (file->meta[IGPT__KEY_biases]) {
+    config->biases = 1;
+    result = igpt__meta_word(file, IGPT__KEY_biases, "1");
+    if (result) return result;
+  }
   if (!objective || (strcmp(objective, "ar") != 0 && strcmp(objective, "bert") != 0))
     return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.objective is neither \"ar\" nor \"bert\"");
   config->objective = strcmp(objective, "ar") == 0 ? IGPT_AR : IGPT_BERT;
@@ -8756,7 +11794,6 @@ static igpt_result igpt__read_foreign(igpt__file *file, const igpt_config *want,
   config->norm_epsilon = want->norm_epsilon;
   config->objective = config->vocabulary ? inputs == config->vocabulary ? IGPT_BERT : IGPT_AR
                                          : want->objective;
-  if (!config->vocabulary) config->vocabulary = inputs - (config->objective == IGPT_AR);
   config->rows = want->rows;
   config->columns = want->columns;
   if (!config->rows && !config->columns) {
@@ -8780,102 +11817,6 @@ static igpt_result igpt__read_side(const igpt__file *file, const char *name, int
                       "tensor %s of rank %d with a side of %u is no matrix of this network", name,
                       entry->rank, entry->shape[side]);
   *value = (int)entry->shape[side];
-  return IGPT_OK;
-}
-
-/* The configuration, from tensors, __metadata__ and the caller; they must agree. */
-static igpt_result igpt__read_config(igpt__file *file, const igpt_config *want)
-{
-  static const char *const names[] = { "layers", "heads", "width", "rows", "columns",
-                                       "vocabulary", "classes", "objective" };
-  const int own = file->meta[IGPT__KEY_version] != NULL;
-  igpt_config *config = &file->config;
-  int have[8], wanted[8], positions, inputs, i;
-  igpt_result result = igpt__read_side(file, "transformer.wte.weight", 1, &config->width);
-  if (!result) result = igpt__read_side(file, "transformer.wte.weight", 0, &inputs);
-  if (!result) result = igpt__read_side(file, "transformer.wpe.weight", 0, &positions);
-  if (!result) result = igpt__read_side(file, "lm_head.weight", 0, &config->vocabulary);
-  if (!result) result = igpt__read_side(file, "score.weight", 0, &config->classes);
-  if (result) return result;
-  if (!config->width || !positions || (own && !config->vocabulary))
-    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s",
-                      !config->width ? "transformer.wte.weight" : !positions
-                                     ? "transformer.wpe.weight" : "lm_head.weight");
-  for (;;) {                      /* blocks, as long as they are there */
-    char name[48];
-    size_t used = igpt__put_text(name, sizeof name, 0, "transformer.h.");
-    used = igpt__put_integer(name, sizeof name, used, (uint64_t)config->layers);
-    igpt__put_text(name, sizeof name, used, ".ln_1.weight");
-    if (!igpt__find(file, name)) break;
-    config->layers++;
-  }
-  if (!config->layers)
-    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s",
-                      "transformer.h.0.ln_1.weight");
-  result = own ? igpt__read_own(file) : igpt__read_foreign(file, want, positions, inputs);
-  if (result) return result;
-  if ((uint64_t)config->rows * (uint64_t)config->columns != (uint64_t)positions)
-    return igpt__fail(file->log, IGPT_MISMATCH,
-                      "config: %d rows of %d are not the %d positions of transformer.wpe.weight",
-                      config->rows, config->columns, positions);
-
-  if (!config->classes) config->classes = want->classes;
-  have[0] = config->layers;     wanted[0] = want->layers;
-  have[1] = config->heads;      wanted[1] = want->heads;
-  have[2] = config->width;      wanted[2] = want->width;
-  have[3] = config->rows;       wanted[3] = want->rows;
-  have[4] = config->columns;    wanted[4] = want->columns;
-  have[5] = config->vocabulary; wanted[5] = want->vocabulary;
-  have[6] = config->classes;    wanted[6] = want->classes;
-  have[7] = (int)config->objective;
-  wanted[7] = (int)want->objective;
-  for (i = 0; i < 8; i++)
-    if (wanted[i] && wanted[i] != have[i])
-      return igpt__fail(file->log, IGPT_MISMATCH, "config.%s is %d, and the file has %d", names[i],
-                        wanted[i], have[i]);
-  if (want->norm_epsilon != 0 && !(want->norm_epsilon == config->norm_epsilon))
-    return igpt__fail(file->log, IGPT_MISMATCH, "config.norm_epsilon is %g, and the file has %g",
-                      (double)want->norm_epsilon, (double)config->norm_epsilon);
-  result = igpt_config_resolve(config, file->log);
-  if (result) return result == IGPT_BAD_ARGUMENT ? IGPT_BAD_FILE : result;
-  igpt__specs_make(&file->specs, config);
-  return igpt__meta_palette(file);
-}
-
-static size_t igpt__put_shape(char text[64], int rank, const uint64_t *shape)
-{
-  size_t used = igpt__put_text(text, 64, 0, "[");
-  int i;
-  for (i = 0; i < rank && i < 2; i++) {
-    if (i) used = igpt__put_text(text, 64, used, ", ");
-    used = igpt__put_integer(text, 64, used, shape[i]);
-  }
-  if (rank > 2) used = igpt__put_text(text, 64, used, ", ...");
-  return igpt__put_text(text, 64, used, "]");
-}
-
-/* Finds a tensor of rows x columns (0: a vector) numbers and takes it. *out is null without one. */
-static igpt_result igpt__take_entry(igpt__file *file, igpt__entry **out, const char *name,
-                                    size_t rows, size_t columns)
-{
-  igpt__entry *entry = *out = igpt__find(file, name);
-  const int rank = columns ? 2 : 1;
-  uint64_t shape[2];
-  if (!entry) return IGPT_OK;
-  shape[0] = rows;
-  shape[1] = columns;
-  if (entry->dtype > IGPT__BF16)
-    return igpt__fail(file->log, IGPT_MISMATCH,
-                      "tensor %s has dtype %s, and must be F32, F16 or BF16", name,
-                      igpt__dtypes[entry->dtype].name);
-  if (entry->rank != rank || entry->shape[0] != rows || (rank == 2 && entry->shape[1] != columns)) {
-    char found[64], expected[64];
-    igpt__put_shape(found, entry->rank, entry->shape);
-    igpt__put_shape(expected, rank, shape);
-    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has shape %s, and must be %s", name,
-                      found, expected);
-  }
-  entry->used = 1;
   return IGPT_OK;
 }
 
@@ -8925,44 +11866,170 @@ static igpt_result igpt__read_floats(const igpt__file *file, const igpt__entry *
   return IGPT_OK;
 }
 
+static int igpt__ends(const char *name, const char *end)
+{
+  const size_t length = strlen(name), n = strlen(end);
+  return length > n && strcmp(name + length - n, end) == 0;
+}
+
+/* config.biases is 1 if there is a bias that is not zero. What else is wrong with them shows when
+   tensors find their places. */
+static igpt_result igpt__read_biases(igpt__file *file)
+{
+  float *values = (float *)(void *)file->chunk;
+  size_t e, i, n, first;
+  for (e = 0; e < file->count && !file->config.biases; e++) {
+    const igpt__entry *entry = &file->entry[e];
+    if (entry->dtype > IGPT__BF16 || entry->rank != 1 || strncmp(entry->name, "adam.", 5) == 0 ||
+        !(igpt__ends(entry->name, ".c_attn.bias") || igpt__ends(entry->name, ".c_proj.bias") ||
+          igpt__ends(entry->name, ".c_fc.bias"))) continue;
+    for (first = 0; first < entry->shape[0]; first += n) {
+      igpt_result result;
+      n = (size_t)entry->shape[0] - first;
+      n = igpt__min_size(IGPT__CHUNK / sizeof(float), n);
+      result = igpt__read_floats(file, entry, values, first, n);
+      if (result) return result;
+      for (i = 0; i < n; i++) file->config.biases |= !(values[i] == 0);
+    }
+  }
+  return IGPT_OK;
+}
+
+/* What is wrong with the configuration of a file is wrong with the file, in the log too. */
+static void igpt__file_line(void *user, igpt_result result, const char *sentence)
+{
+  igpt__fail((const igpt_log *)user, result == IGPT_BAD_ARGUMENT ? IGPT_BAD_FILE : result, "%s",
+             sentence);
+}
+
+/* The configuration, from tensors, __metadata__ and the caller; they must agree. */
+static igpt_result igpt__read_config(igpt__file *file, const igpt_config *want)
+{
+  static const char *const names[] = { "layers", "heads", "width", "rows", "columns",
+                                       "vocabulary", "classes", "objective" };
+  const int own = file->meta[IGPT__KEY_version] != NULL;
+  igpt_config *config = &file->config;
+  igpt_log log;
+  int have[8], wanted[8], positions, inputs, i;
+  igpt_result result = igpt__read_side(file, "transformer.wte.weight", 1, &config->width);
+  if (!result) result = igpt__read_side(file, "transformer.wte.weight", 0, &inputs);
+  if (!result) result = igpt__read_side(file, "transformer.wpe.weight", 0, &positions);
+  if (!result) result = igpt__read_side(file, "lm_head.weight", 0, &config->vocabulary);
+  if (!result) result = igpt__read_side(file, "score.weight", 0, &config->classes);
+  if (result) return result;
+  if (!config->width || !positions || (own && !config->vocabulary && !config->classes))
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s",
+                      !config->width ? "transformer.wte.weight" : !positions
+                                     ? "transformer.wpe.weight" : "lm_head.weight");
+  for (;;) {                      /* blocks, as long as they are there */
+    char name[48];
+    size_t used = igpt__put_text(name, sizeof name, 0, "transformer.h.");
+    used = igpt__put_integer(name, sizeof name, used, (uint64_t)config->layers);
+    igpt__put_text(name, sizeof name, used, ".ln_1.weight");
+    if (!igpt__find(file, name)) break;
+    config->layers++;
+  }
+  if (!config->layers)
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s",
+                      "transformer.h.0.ln_1.weight");
+  result = own ? igpt__read_own(file) : igpt__read_foreign(file, want, positions, inputs);
+  if (result) return result;
+  if (!config->vocabulary) config->vocabulary = inputs - (config->objective == IGPT_AR);
+  result = igpt__read_biases(file);
+  if (result) return result;
+  if (want->biases) config->biases = 1;
+  if ((uint64_t)config->rows * (uint64_t)config->columns != (uint64_t)positions)
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "config: %d rows of %d are not the %d positions of transformer.wpe.weight",
+                      config->rows, config->columns, positions);
+
+  if (!config->classes) config->classes = want->classes;
+  have[0] = config->layers;     wanted[0] = want->layers;
+  have[1] = config->heads;      wanted[1] = want->heads;
+  have[2] = config->width;      wanted[2] = want->width;
+  have[3] = config->rows;       wanted[3] = want->rows;
+  have[4] = config->columns;    wanted[4] = want->columns;
+  have[5] = config->vocabulary; wanted[5] = want->vocabulary;
+  have[6] = config->classes;    wanted[6] = want->classes;
+  have[7] = (int)config->objective;
+  wanted[7] = (int)want->objective;
+  for (i = 0; i < 8; i++)
+    if (wanted[i] && wanted[i] != have[i])
+      return igpt__fail(file->log, IGPT_MISMATCH, "config.%s is %d, and the file has %d", names[i],
+                        wanted[i], have[i]);
+  if (want->norm_epsilon != 0 && !(want->norm_epsilon == config->norm_epsilon))
+    return igpt__fail(file->log, IGPT_MISMATCH, "config.norm_epsilon is %g, and the file has %g",
+                      (double)want->norm_epsilon, (double)config->norm_epsilon);
+  log.line = igpt__file_line;
+  log.user = (void *)(uintptr_t)file->log;
+  result = igpt_config_resolve(config, &log);
+  if (result) return result == IGPT_BAD_ARGUMENT ? IGPT_BAD_FILE : result;
+  igpt__specs_make(&file->specs, config);
+  return igpt__meta_palette(file);
+}
+
+static size_t igpt__put_shape(char text[64], int rank, const uint64_t *shape)
+{
+  size_t used = igpt__put_text(text, 64, 0, "[");
+  int i;
+  for (i = 0; i < rank && i < 2; i++) {
+    if (i) used = igpt__put_text(text, 64, used, ", ");
+    used = igpt__put_integer(text, 64, used, shape[i]);
+  }
+  if (rank > 2) used = igpt__put_text(text, 64, used, ", ...");
+  return igpt__put_text(text, 64, used, "]");
+}
+
+/* Finds a tensor of rows x columns (0: a vector) numbers and takes it. *out is null without one. */
+static igpt_result igpt__take_entry(igpt__file *file, igpt__entry **out, const char *name,
+                                    size_t rows, size_t columns)
+{
+  igpt__entry *entry = *out = igpt__find(file, name);
+  const int rank = columns ? 2 : 1;
+  uint64_t shape[2];
+  if (!entry) return IGPT_OK;
+  shape[0] = rows;
+  shape[1] = columns;
+  if (entry->dtype > IGPT__BF16)
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "tensor %s has dtype %s, and must be F32, F16 or BF16", name,
+                      igpt__dtypes[entry->dtype].name);
+  if (entry->rank != rank || entry->shape[0] != rows || (rank == 2 && entry->shape[1] != columns)) {
+    char found[64], expected[64];
+    igpt__put_shape(found, entry->rank, entry->shape);
+    igpt__put_shape(expected, rank, shape);
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s has shape %s, and must be %s", name,
+                      found, expected);
+  }
+  entry->used = 1;
+  return IGPT_OK;
+}
+
 /* Tensors that belong to no network but are welcome in a file: the masks of old ImageGPT files, and
    what a checkpoint adds for training. */
 static int igpt__ignored(const char *name)
 {
-  static const char *const ends[] = { ".attn.bias", ".attn.masked_bias" };
-  const size_t length = strlen(name);
-  size_t i;
-  for (i = 0; i < IGPT__COUNT(ends); i++)
-    if (length > strlen(ends[i]) && strcmp(name + length - strlen(ends[i]), ends[i]) == 0) return 1;
-  return strncmp(name, "adam.", 5) == 0 || strcmp(name, "progress") == 0;
+  return igpt__ends(name, ".attn.bias") || igpt__ends(name, ".attn.masked_bias") ||
+         strncmp(name, "adam.", 5) == 0 || strcmp(name, "progress") == 0;
 }
 
-/* Every tensor of the network is there, in the right shape; biases are zero; no other is there. */
+/* Every tensor of the network is there, in the right shape, but for a head or a bias, which is then
+   zero; no other is there, but for zero biases that the network does not have. */
 static igpt_result igpt__verify_tensors(igpt__file *file)
 {
-  const int own = file->meta[IGPT__KEY_version] != NULL;
   igpt__entry *entry;
   char name[48];
-  size_t index, i, n, first;
+  size_t index, i;
   igpt_result result;
   for (index = 0; index < igpt__slots(&file->specs, &file->config); index++) {
     const igpt__spec *spec = igpt__slot(&file->specs, index, name);
     result = igpt__take_entry(file, &entry, name, spec->rows, spec->columns);
     if (result) return result;
-    if (!entry && strcmp(name, "score.weight") != 0 && (own || strcmp(name, "lm_head.weight") != 0))
+    if (!entry && strcmp(name, "score.weight") != 0 && strcmp(name, "lm_head.weight") != 0 &&
+        !igpt__ends(name, ".bias"))
       return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s", name);
     if (!igpt__bias_name(&file->specs, index, spec, name)) continue;
     result = igpt__take_entry(file, &entry, name, spec->columns, 0);
-    for (first = 0; entry && !result && first < spec->columns; first += n) {
-      float *values = (float *)(void *)file->chunk;
-      n = igpt__min_size(IGPT__CHUNK / sizeof(float), spec->columns - first);
-      result = igpt__read_floats(file, entry, values, first, n);
-      for (i = 0; i < n && !result; i++)
-        if (!(values[i] == 0))
-          result = igpt__fail(file->log, IGPT_MISMATCH, "tensor %s is not zero: number %z is %g,"
-                              " and this network has no biases", name, first + i,
-                              (double)values[i]);
-    }
     if (result) return result;
   }
   for (i = 0; i < file->count; i++)
@@ -8974,10 +12041,10 @@ static igpt_result igpt__verify_tensors(igpt__file *file)
 }
 
 /* The first number that is not finite, or below `least`: its place, or count. */
-static size_t igpt__first_bad(const float *x, size_t count, float least)
+static size_t igpt__first_bad(const float *x, size_t count, float least, float most)
 {
   size_t i;
-  for (i = 0; i < count && x[i] - x[i] == 0 && x[i] >= least; i++) {}
+  for (i = 0; i < count && x[i] >= least && x[i] <= most; i++) {}
   return i;
 }
 
@@ -8987,8 +12054,37 @@ static igpt_result igpt__bad_number(const igpt_log *log, const char *name, size_
   return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g", name, place, (double)value);
 }
 
-igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
-                            const igpt_model_desc *desc)
+/* Points a tensor to the numbers of its entry (null: there is none) in the source's memory. */
+static igpt_result igpt__borrow(const igpt__file *file, const igpt__entry *entry,
+                                igpt_tensor *tensor)
+{
+  const char *memory = (const char *)file->source->memory;
+  int rest;
+  if (!memory)
+    return igpt__fail(file->log, IGPT_BAD_ARGUMENT,
+                      "model.borrow is 1, and the source is not in memory");
+  if (igpt__big_endian())
+    return igpt__fail(file->log, IGPT_UNSUPPORTED,
+                      "model.borrow is 1, and this machine is big-endian, as no file is");
+  if (!entry)
+    return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s to borrow",
+                      tensor->name);
+  if (entry->dtype != IGPT__F32)
+    return igpt__fail(file->log, IGPT_MISMATCH,
+                      "tensor %s has dtype %s, and must be F32 to be borrowed", tensor->name,
+                      igpt__dtypes[entry->dtype].name);
+  memory += (size_t)(file->data + entry->begin);
+  rest = (int)((uintptr_t)memory % sizeof(float));
+  if (rest)
+    return igpt__fail(file->log, IGPT_MISMATCH, "tensor %s lies %d bytes past a multiple of %d, and"
+                      " must lie at one to be borrowed", tensor->name, rest, (int)sizeof(float));
+  tensor->data = (float *)(uintptr_t)memory;  /* no longer const, but only read */
+  return IGPT_OK;
+}
+
+IGPT__EXACT_ENTRY(igpt_model_read,
+                  (igpt_model **out, const igpt_source *source, const igpt_model_desc *desc),
+                  (out, source, desc))
 {
   igpt_model_desc d;
   igpt_allocator allocator;
@@ -9016,10 +12112,12 @@ igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
     size_t bad;
     igpt_model_tensor_at(model, &tensor, index);
     entry = igpt__find(file, tensor.name);
-    if (entry) result = igpt__read_floats(file, entry, tensor.data, 0, tensor.count);
+    if (d.borrow) result = igpt__borrow(file, entry, &tensor);
+    else if (entry) result = igpt__read_floats(file, entry, tensor.data, 0, tensor.count);
     else memset(tensor.data, 0, tensor.count * sizeof *tensor.data);
     if (result) break;
-    bad = igpt__first_bad(tensor.data, tensor.count, -3.4028235e38f);
+    *igpt__field(&model->weights, &model->specs, index) = tensor.data;
+    bad = igpt__first_bad(tensor.data, tensor.count, -IGPT__LARGEST, IGPT__LARGEST);
     if (bad < tensor.count)
       result = igpt__bad_number(&d.log, tensor.name, bad, tensor.data[bad]);
   }
@@ -9153,6 +12251,20 @@ static void igpt__emit_entry(igpt__writer *w, const char *prefix, const char *na
   igpt__emit_text(w, "]}");
 }
 
+static void igpt__emit_bf16(igpt__writer *w, const float *x, size_t count)
+{
+  size_t i;
+  for (i = 0; i < count; i++) {
+    const float rounded = igpt__round_bf16(x[i]);
+    unsigned char bytes[2];
+    uint32_t bits;
+    memcpy(&bits, &rounded, sizeof bits);
+    bytes[0] = (unsigned char)(bits >> 16 & 255);
+    bytes[1] = (unsigned char)(bits >> 24);
+    igpt__emit(w, bytes, 2);
+  }
+}
+
 static void igpt__emit_floats(igpt__writer *w, const float *x, size_t count)
 {
   igpt__flush(w);
@@ -9175,6 +12287,8 @@ static void igpt__emit_floats(igpt__writer *w, const float *x, size_t count)
 /* A file's content: a model, and for a checkpoint what training adds. */
 typedef struct igpt__content {
   const igpt_model *model;
+  int      dtype;                 /* of its tensors: IGPT__F32 or IGPT__BF16 */
+  const char *without;            /* name of a tensor that is left out; null: of none */
   const float *moment1, *moment2; /* (parameters); null: no checkpoint */
   uint64_t adam_step;
   uint64_t numbers[5];            /* step, picture, the generator's seed, stream and index */
@@ -9182,6 +12296,11 @@ typedef struct igpt__content {
 } igpt__content;
 
 static const char *const igpt__moments[] = { "adam.m.", "adam.v." };
+
+static int igpt__left_out(const igpt__content *content, const char *name)
+{
+  return content->without && strcmp(name, content->without) == 0;
+}
 
 static void igpt__write_header(igpt__writer *w, const igpt__content *content)
 {
@@ -9206,6 +12325,7 @@ static void igpt__write_header(igpt__writer *w, const igpt__content *content)
   igpt__emit_meta_text(w, IGPT__KEY_activation, "quick_gelu", 16);
   igpt__emit_meta_text(w, IGPT__KEY_order, "raster", 16);
   igpt__emit_meta_u64(w, IGPT__KEY_step, model->step);
+  if (config->biases) igpt__emit_meta_u64(w, IGPT__KEY_biases, 1);
   if (palette->colours) {
     igpt__emit_meta_text(w, IGPT__KEY_palette, palette->name, sizeof palette->name);
     igpt__emit_key(w, IGPT__KEY_centres);
@@ -9228,9 +12348,10 @@ static void igpt__write_header(igpt__writer *w, const igpt__content *content)
   if (content->moment1) igpt__emit_entry(w, "", "progress", IGPT__F64, 5, 0, &place);
   for (index = 0; index < slots; index++) {
     const igpt__spec *spec = igpt__slot(specs, index, name);
-    igpt__emit_entry(w, "", name, IGPT__F32, spec->rows, spec->columns, &place);
+    if (igpt__left_out(content, name)) continue;
+    igpt__emit_entry(w, "", name, content->dtype, spec->rows, spec->columns, &place);
     if (igpt__bias_name(specs, index, spec, name))
-      igpt__emit_entry(w, "", name, IGPT__F32, spec->columns, 0, &place);
+      igpt__emit_entry(w, "", name, content->dtype, spec->columns, 0, &place);
   }
   for (i = 0; i < 2 && content->moment1; i++)
     for (index = 0; index < slots; index++) {
@@ -9246,6 +12367,7 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
 {
   const igpt_model *model = content->model;
   const igpt_palette *palette = &model->palette;
+  const size_t size = (size_t)igpt__dtypes[content->dtype].size;
   static const float zeros[64] = { 0 };
   unsigned char length[8];
   igpt__writer w;
@@ -9255,6 +12377,14 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
     if (!igpt__finite((double)palette->centre[i / 3][i % 3]))
       return igpt__fail(log, IGPT_NOT_FINITE, "palette: centre %z is %g", i / 3,
                         (double)palette->centre[i / 3][i % 3]);
+  for (index = 0; content->dtype == IGPT__BF16 && index < igpt_model_tensors(model); index++) {
+    igpt_tensor tensor;
+    igpt_model_tensor_at(model, &tensor, index);
+    for (i = 0; i < tensor.count; i++)
+      if (!igpt__finite((double)igpt__round_bf16(tensor.data[i])))
+        return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g, which bfloat16 cannot"
+                          " hold", tensor.name, i, (double)tensor.data[i]);
+  }
   memset(&w, 0, sizeof w);
   igpt__write_header(&w, content);
   for (i = 0; i < 8; i++) length[i] = (unsigned char)(w.count >> 8 * i & 255);
@@ -9273,10 +12403,12 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
     const igpt__spec *spec = igpt__slot(&model->specs, index, name);
     igpt_tensor tensor;
     igpt_model_tensor_at(model, &tensor, index);
-    igpt__emit_floats(&w, tensor.data, tensor.count);
+    if (igpt__left_out(content, name)) continue;
+    if (content->dtype == IGPT__BF16) igpt__emit_bf16(&w, tensor.data, tensor.count);
+    else igpt__emit_floats(&w, tensor.data, tensor.count);
     if (igpt__bias_name(&model->specs, index, spec, name))
       for (i = 0; i < spec->columns; i += 64)
-        igpt__emit(&w, zeros, igpt__min_size(64, spec->columns - i) * sizeof *zeros);
+        igpt__emit(&w, zeros, igpt__min_size(64, spec->columns - i) * size);
   }
   if (content->moment1) {
     igpt__emit_floats(&w, content->moment1, model->specs.scalars);
@@ -9288,18 +12420,41 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
   return IGPT_OK;
 }
 
-static igpt_result igpt__model_write(const igpt_model *model, const igpt_sink *sink,
-                                     const igpt_log *log)
+static igpt_result igpt__model_write(const igpt_model *model, int dtype, const char *without,
+                                     const igpt_sink *sink, const igpt_log *log)
 {
   igpt__content content;
   memset(&content, 0, sizeof content);
   content.model = model;
+  content.dtype = dtype;
+  content.without = without;
   return igpt__write_content(&content, sink, log);
 }
 
-igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink)
+IGPT__EXACT_ENTRY(igpt_model_write, (const igpt_model *model, const igpt_sink *sink), (model, sink))
 {
-  return model ? igpt__model_write(model, sink, &model->log) : IGPT_BAD_ARGUMENT;
+  return model ? igpt__model_write(model, IGPT__F32, NULL, sink, &model->log) : IGPT_BAD_ARGUMENT;
+}
+
+IGPT__EXACT_ENTRY(igpt_model_write_bf16, (const igpt_model *model, const igpt_sink *sink),
+                  (model, sink))
+{
+  return model ? igpt__model_write(model, IGPT__BF16, NULL, sink, &model->log) : IGPT_BAD_ARGUMENT;
+}
+
+IGPT__EXACT_ENTRY(igpt_model_write_hf,
+                  (const igpt_model *model, const igpt_sink *sink, int classifier),
+                  (model, sink, classifier))
+{
+  if (!model) return IGPT_BAD_ARGUMENT;
+  if (model->config.objective != IGPT_AR)
+    return igpt__fail(&model->log, IGPT_WRONG_OBJECTIVE, "the model's objective is BERT, and "
+                      "Hugging Face's ImageGPT has only AR: each pixel sees those before it alone");
+  if (classifier && !model->config.classes)
+    return igpt__fail(&model->log, IGPT_UNTRAINED_HEAD,
+                      "the model has 0 classes, and a classifier has a class head");
+  return igpt__model_write(model, IGPT__F32, classifier ? "lm_head.weight" : "score.weight", sink,
+                           &model->log);
 }
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
@@ -9340,8 +12495,10 @@ static igpt_result igpt__checkpoint_write(const igpt_session *session, const igp
   return igpt__write_content(&content, sink, log);
 }
 
-igpt_result igpt_checkpoint_write(const igpt_session *session, const igpt_model *model,
-                                  const igpt_progress *progress, const igpt_sink *sink)
+IGPT__EXACT_ENTRY(igpt_checkpoint_write,
+                  (const igpt_session *session, const igpt_model *model,
+                   const igpt_progress *progress, const igpt_sink *sink),
+                  (session, model, progress, sink))
 {
   if (!session || !model) return IGPT_BAD_ARGUMENT;
   return igpt__checkpoint_write(session, model, progress, sink, &session->desc.log);
@@ -9363,9 +12520,9 @@ static igpt_result igpt__take_moment(igpt__file *file, igpt__entry **out, int mo
   return IGPT_OK;
 }
 
-/* Looks at every number of an entry without keeping it; moments of squares are not negative. */
+/* Looks at every number of an entry without keeping it. */
 static igpt_result igpt__verify_numbers(const igpt__file *file, const igpt__entry *entry,
-                                        size_t count, float least)
+                                        size_t count, float least, float most)
 {
   float *values = (float *)(void *)file->chunk;
   size_t first, n, bad;
@@ -9374,16 +12531,40 @@ static igpt_result igpt__verify_numbers(const igpt__file *file, const igpt__entr
     n = igpt__min_size(IGPT__CHUNK / sizeof(float), count - first);
     result = igpt__read_floats(file, entry, values, first, n);
     if (result) return result;
-    bad = igpt__first_bad(values, n, least);
+    bad = igpt__first_bad(values, n, least, most);
     if (bad < n) return igpt__bad_number(file->log, entry->name, first + bad, values[bad]);
   }
   return IGPT_OK;
 }
 
+/* The old state stays until the new one is complete: weights in the place of the gradients, which
+   end as zeros, moments where activations and scratch are; null if these are too small for them. */
+static float *igpt__old_moments(const igpt_session *s)
+{
+  const size_t P = s->model->specs.scalars;
+  const char *end = s->memory.aligned + (s->memory.bytes - (IGPT__ALIGN - 1));
+  float *room = s->moment2 + P;
+  return (size_t)(end - (const char *)room) / sizeof *room / 2 >= P ? room : NULL;
+}
+
+static void igpt__exchange_state(igpt_session *s, igpt_model *model, int back)
+{
+  const size_t P = model->specs.scalars, bytes = P * sizeof(float);
+  float *room = igpt__old_moments(s);
+  if (room) {
+    memcpy(back ? model->scalars : s->gradient, back ? s->gradient : model->scalars, bytes);
+    memcpy(back ? s->moment1 : room, back ? room : s->moment1, bytes);
+    memcpy(back ? s->moment2 : room + P, back ? room + P : s->moment2, bytes);
+  } else if (back) {
+    memset(model->scalars, 0xff, bytes);        /* NaN */
+  }
+  s->decode_count = 0;            /* cached keys and values lie there, or belong to old weights */
+  if (back) igpt_gradients_zero(s);
+}
+
 static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session, igpt_model *model,
                                          igpt_progress *progress)
 {
-  const float lowest = -3.4028235e38f;
   igpt__entry *entry, *reals_entry = igpt__find(file, "progress");
   uint64_t numbers[5], adam_step = 0;
   double reals[5];
@@ -9399,6 +12580,10 @@ static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session
   if (file->config.classes != model->config.classes)
     return igpt__fail(file->log, IGPT_MISMATCH, "config.classes is %d, and the file has %d",
                       model->config.classes, file->config.classes);
+  if ((file->meta[IGPT__KEY_biases] != NULL) != model->config.biases ||
+      file->config.biases != model->config.biases)
+    return igpt__fail(file->log, IGPT_MISMATCH, "config.biases is %d, and the file has %d",
+                      model->config.biases, !model->config.biases);
   result = igpt__verify_tensors(file);
   if (!result) result = igpt__meta_u64(file, IGPT__KEY_adam_step, &adam_step, 1);
   if (!result) result = igpt__meta_u64(file, IGPT__KEY_progress, numbers, 5);
@@ -9410,9 +12595,9 @@ static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session
     return igpt__fail(file->log, IGPT_READ_ERROR, "reading tensor progress failed");
   if (igpt__big_endian()) igpt__swap(reals, 5, sizeof *reals);
 
-  /* All of the file is looked at before any of it is kept. If the source fails in between, which
-     memory cannot, the weights are a mixture: the caller gets IGPT_READ_ERROR and reads again. */
-  for (copying = 0; copying < 2; copying++)
+  /* All of the file is looked at before any of it is kept. */
+  for (copying = 0; copying < 2; copying++) {
+    if (copying) igpt__exchange_state(session, model, 0);
     for (index = 0; index < igpt_model_tensors(model); index++) {
       const igpt__spec *spec = igpt__slot(&file->specs, index, name);
       igpt_tensor tensor;
@@ -9420,22 +12605,29 @@ static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session
       igpt_model_tensor_at(model, &tensor, index);
       at = (size_t)(tensor.data - model->scalars);
       entry = igpt__find(file, name);
+      if (!entry)
+        return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s: it is no "
+                          "checkpoint", name);
       result = copying ? igpt__read_floats(file, entry, tensor.data, 0, spec->count)
-                       : igpt__verify_numbers(file, entry, spec->count, lowest);
+                       : igpt__verify_numbers(file, entry, spec->count, -IGPT__LARGEST,
+                                              IGPT__LARGEST);
       for (moment = 0; moment < 2 && !result; moment++) {
         float *to = (moment ? session->moment2 : session->moment1) + at;
         result = igpt__take_moment(file, &entry, moment, name, spec);
-        if (!result)
-          result = copying ? igpt__read_floats(file, entry, to, 0, spec->count)
-                           : igpt__verify_numbers(file, entry, spec->count, moment ? 0 : lowest);
+        if (!result && copying) result = igpt__read_floats(file, entry, to, 0, spec->count);
+        else if (!result)         /* means of squares, or of what igpt_step takes */
+          result = igpt__verify_numbers(file, entry, spec->count,
+                                        moment ? 0 : -1.01f * IGPT__LONGEST,
+                                        moment ? IGPT__LARGEST : 1.01f * IGPT__LONGEST);
       }
+      if (result && copying) igpt__exchange_state(session, model, 1);
       if (result) return result;
     }
+  }
 
   model->step = file->step;
   if (file->palette.colours) model->palette = file->palette;
   session->steps = adam_step;
-  session->decode_count = 0;      /* cached keys and values belong to the old weights */
   result = igpt_gradients_zero(session);
   if (progress) {
     progress->step = numbers[0];
@@ -9465,8 +12657,9 @@ static igpt_result igpt__checkpoint_read(igpt_session *session, igpt_model *mode
   return result;
 }
 
-igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model, igpt_progress *progress,
-                                 const igpt_source *source)
+IGPT__EXACT_ENTRY(igpt_checkpoint_read,
+                  (igpt_session *session, igpt_model *model, igpt_progress *progress,
+                   const igpt_source *source), (session, model, progress, source))
 {
   if (!session || !model) return IGPT_BAD_ARGUMENT;
   return igpt__checkpoint_read(session, model, progress, source, &session->desc.log);
@@ -9617,7 +12810,7 @@ static void igpt__npy_element(igpt_npy_type type, const unsigned char *from, dou
   switch (type) {
     case IGPT_NPY_U8:   memcpy(&u8, from, 1);  *whole = u8;  break;
     case IGPT_NPY_BOOL: memcpy(&u8, from, 1);  *whole = u8 != 0; break;
-    case IGPT_NPY_I8:   memcpy(&i8, from, 1);  *whole = i8;  break;
+    case IGPT_NPY_I8:   memcpy(&i8, from, 1);  *whole = i8;  break;   /* NOLINT: no character */
     case IGPT_NPY_U16:  memcpy(&u16, from, 2); *whole = u16; break;
     case IGPT_NPY_I16:  memcpy(&i16, from, 2); *whole = i16; break;
     case IGPT_NPY_U32:  memcpy(&u32, from, 4); *whole = u32; break;
@@ -9672,14 +12865,16 @@ static igpt_result igpt__npy_read(const igpt_npy *npy, float *floats, int64_t *w
   return IGPT_OK;
 }
 
-igpt_result igpt_npy_read_f32(const igpt_npy *npy, float *to, uint64_t first, size_t count,
-                              const igpt_source *source)
+IGPT__EXACT_ENTRY(igpt_npy_read_f32,
+                  (const igpt_npy *npy, float *to, uint64_t first, size_t count,
+                   const igpt_source *source), (npy, to, first, count, source))
 {
   return igpt__npy_read(npy, to, NULL, first, count, source);
 }
 
-igpt_result igpt_npy_read_i64(const igpt_npy *npy, int64_t *to, uint64_t first, size_t count,
-                              const igpt_source *source)
+IGPT__EXACT_ENTRY(igpt_npy_read_i64,
+                  (const igpt_npy *npy, int64_t *to, uint64_t first, size_t count,
+                   const igpt_source *source), (npy, to, first, count, source))
 {
   return igpt__npy_read(npy, NULL, to, first, count, source);
 }
@@ -9843,7 +13038,7 @@ igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *l
     return igpt__fail(log, IGPT_READ_ERROR, "%s: cannot open: %s", path, igpt__errno_text());
   if (igpt__file_size(file, &out->size)) {
     igpt__fail(log, IGPT_READ_ERROR, "%s: has no size: %s", path, igpt__errno_text());
-    fclose(file);
+    (void)fclose(file);
     memset(out, 0, sizeof *out);
     return IGPT_READ_ERROR;
   }
@@ -9855,7 +13050,7 @@ igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *l
 void igpt_file_close(igpt_source *source)
 {
   if (!source) return;
-  if (source->user && source->read == igpt__file_read) fclose((FILE *)source->user);
+  if (source->user && source->read == igpt__file_read) (void)fclose((FILE *)source->user);
   memset(source, 0, sizeof *source);
 }
 
@@ -9902,7 +13097,7 @@ igpt_result igpt_file_replace(const char *path, const igpt_log *log,
   if (length + sizeof ".tmp" > sizeof name)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "the path has %z bytes, and %z are the limit", length,
                       sizeof name - sizeof ".tmp");
-  memcpy(name, path, length);
+  memcpy(name, path, length + 1);
   memcpy(name + length, ".tmp", sizeof ".tmp");
   errno = 0;
   file = fopen(name, "wb");
@@ -9914,6 +13109,7 @@ igpt_result igpt_file_replace(const char *path, const igpt_log *log,
   if (result == IGPT_WRITE_ERROR)
     igpt__fail(log, result, "%s: writing failed: %s", name, igpt__errno_text());
   failed = fflush(file) != 0;
+  failed |= ferror(file) != 0;    /* a body may not have looked */
 #if defined(_WIN32)
   failed |= _commit(_fileno(file)) != 0;
 #endif
@@ -9923,7 +13119,7 @@ igpt_result igpt_file_replace(const char *path, const igpt_log *log,
   if (result == IGPT_OK && igpt__file_rename(name, path))
     result = igpt__fail(log, IGPT_WRITE_ERROR, "%s: cannot be renamed to %s: %s", name, path,
                         igpt__errno_text());
-  if (result != IGPT_OK) remove(name);
+  if (result != IGPT_OK) (void)remove(name);
   return result;
 }
 
@@ -9984,10 +13180,10 @@ typedef struct igpt__saving {
 static igpt_result igpt__save_model(void *user, const igpt_sink *sink)
 {
   const igpt__saving *saving = (const igpt__saving *)user;
-  return igpt__model_write(saving->model, sink, &saving->log);
+  return igpt__model_write(saving->model, IGPT__F32, NULL, sink, &saving->log);
 }
 
-igpt_result igpt_model_save(const igpt_model *model, const char *path)
+IGPT__EXACT_ENTRY(igpt_model_save, (const igpt_model *model, const char *path), (model, path))
 {
   igpt__path_log prefix;
   igpt__saving saving;
@@ -10000,8 +13196,9 @@ igpt_result igpt_model_save(const igpt_model *model, const char *path)
 
 #ifndef IGPT_NO_TRAIN
 
-igpt_result igpt_checkpoint_load(igpt_session *session, igpt_model *model, igpt_progress *progress,
-                                 const char *path)
+IGPT__EXACT_ENTRY(igpt_checkpoint_load,
+                  (igpt_session *session, igpt_model *model, igpt_progress *progress,
+                   const char *path), (session, model, progress, path))
 {
   igpt__path_log prefix;
   igpt_source source;
@@ -10023,8 +13220,10 @@ static igpt_result igpt__save_checkpoint(void *user, const igpt_sink *sink)
                                 &saving->log);
 }
 
-igpt_result igpt_checkpoint_save(const igpt_session *session, const igpt_model *model,
-                                 const igpt_progress *progress, const char *path)
+IGPT__EXACT_ENTRY(igpt_checkpoint_save,
+                  (const igpt_session *session, const igpt_model *model,
+                   const igpt_progress *progress, const char *path),
+                  (session, model, progress, path))
 {
   igpt__path_log prefix;
   igpt__saving saving;
@@ -10405,10 +13604,19 @@ void igpt_pool_destroy(igpt_pool *pool)
 #undef IGPT__CAT_
 #undef IGPT__COUNT
 #undef IGPT__ENCODE_CHUNK
+#undef IGPT__ENTRY
+#undef IGPT__ENTRY_OF
+#undef IGPT__EXACT_ENTRY
+#undef IGPT__FLOATS_ARM
+#undef IGPT__FLOATS_C99
+#undef IGPT__FLOATS_X86
 #undef IGPT__GROUP
+#undef IGPT__HUGE_PAGES
 #undef IGPT__HEAD_TENSORS
 #undef IGPT__INLINE
 #undef IGPT__KEYS
+#undef IGPT__LARGEST
+#undef IGPT__LONGEST
 #undef IGPT__MAGIC
 #undef IGPT__NEON
 #undef IGPT__NOINLINE
@@ -10417,6 +13625,7 @@ void igpt_pool_destroy(igpt_pool *pool)
 #undef IGPT__PALETTE_REACH
 #undef IGPT__POSIX
 #undef IGPT__PREFETCH
+#undef IGPT__PREFETCH_L2
 #undef IGPT__PROBE_BLOCK
 #undef IGPT__PROBE_COLUMNS
 #undef IGPT__PROBE_MEMORY
@@ -10428,6 +13637,7 @@ void igpt_pool_destroy(igpt_pool *pool)
 #undef IGPT__TRIALS
 #undef IGPT__UNROLL
 #undef IGPT__UNUSED
+#undef IGPT__WASM
 #undef IGPT__X86
 
 #endif /* IGPT__IMPLEMENTED_REST */

@@ -1,6 +1,6 @@
-/* Matrix products on AMX's tiles: packing, products of every shape, the self-test that guards them,
-   whole steps of training. The tiles are emulated, so that all of it is tested on every machine;
-   where the processor has AMX, the same tests run on it too.
+/* Matrix products and attention on AMX's tiles: packing, products of every shape, heads of every
+   shape, the self-test that guards them, whole steps of training. The tiles are emulated, so that
+   all of it is tested on every machine; where the processor has AMX, the same tests run on it too.
 
    cc -std=c99 -O2 -I. -o build/tests/amx tests/amx.c -lm -pthread                                */
 
@@ -61,7 +61,7 @@ TEST(packing)
   static const size_t depths[] = { 1, 2, 3, 15, 16, 17, 31, 32, 33, 50, 64, 67 };
   const unit *u;
   size_t c, d, lane, p;
-  int layout, pairs;
+  int layout, pairs, half;
   EACH_UNIT(u)
     for (c = 0; c < sizeof counts / sizeof *counts; c++)
       for (d = 0; d < sizeof depths / sizeof *depths; d++)
@@ -74,8 +74,8 @@ TEST(packing)
             float *from = part_random(floats, 1, 1);
             uint16_t *to = (uint16_t *)part_new(size * sizeof *to);
             uint16_t *want = (uint16_t *)part_new(size * sizeof *to);
+            uint16_t *halves = (uint16_t *)part_new(floats * sizeof *to);
             CHECK_INT(size, (count + 31) / 32 * 32 * ((k + 31) / 32 * 32));
-            memset(to, 0xff, size * sizeof *to);
             memset(want, 0, size * sizeof *to);
             for (lane = 0; lane < count; lane++)
               for (p = 0; p < k; p++) {
@@ -84,12 +84,19 @@ TEST(packing)
                 memcpy(&bits, &x, sizeof bits);
                 want[place(lane, p, k, pairs)] = (uint16_t)(bits >> 16);
               }
-            u->amx->pack(to, from, lane_stride, k_stride, count, k, pairs);
-            if (memcmp(to, want, size * sizeof *to)) {
-              printf("  %s, %d lanes of %d, layout %d, pairs %d\n", u->name, (int)count, (int)k,
-                     layout, pairs);
-              test_errors++;
+            for (half = 0; half < (layout == 2 ? 1 : 2); half++) {
+              memset(to, 0xff, size * sizeof *to);
+              if (half) {
+                igpt_kernels_for(IGPT_ISA_GENERIC)->halve(halves, from, floats);
+                u->amx->fold(to, halves, lane_stride, k_stride, count, k, pairs);
+              } else u->amx->pack(to, from, lane_stride, k_stride, count, k, pairs);
+              if (memcmp(to, want, size * sizeof *to)) {
+                printf("  %s, %d lanes of %d, layout %d, pairs %d, half %d\n", u->name, (int)count,
+                       (int)k, layout, pairs, half);
+                test_errors++;
+              }
             }
+            part_free(halves);
             part_free(from);
             part_free(to);
             part_free(want);
@@ -126,8 +133,9 @@ TEST(rounding)
    tile */
 static float dot_of(const igpt__amx *amx, float c, const float *a, const float *b, size_t k)
 {
-  static float x[18 * 32], w[19 * 32], y[18 * 19], sums[1024];
+  static float x[18 * 32], w[19 * 32], y[18 * 19];
   uint16_t px[1024], pw[1024];
+  igpt__tiled product;
   memset(x, 0, sizeof x);
   memset(w, 0, sizeof w);
   memset(y, 0, sizeof y);
@@ -136,7 +144,11 @@ static float dot_of(const igpt__amx *amx, float c, const float *a, const float *
   y[17 * 19 + 18] = c;
   amx->pack(px, x, 32, 1, 18, 32, 0);
   amx->pack(pw, w, 32, 1, 19, 32, 1);
-  amx->multiply(y, 19, px, pw, 18, 19, 32, 1, sums);
+  product = igpt__tiled_of(18, 19, 32, px, 0, pw, IGPT__TO_FLOATS);
+  product.c = y;
+  product.plus = y;
+  product.ldc = 19;
+  amx->multiply(&product);
   return y[17 * 19 + 18];
 }
 
@@ -219,7 +231,8 @@ static void product(const igpt__amx *amx, float *c, size_t ldc, const operands *
 {
   part_math m;
   part_math_open(&m, IGPT_ISA_AUTO, igpt__amx_shared(s.m, s.n, s.k),
-                 igpt__matmul_worker(igpt_kernels_for(IGPT_ISA_AUTO)), workers, order, 1);
+                 igpt__matmul_worker(igpt_kernels_for(IGPT_ISA_AUTO), s.n, s.k), workers, order,
+                 1);
   m.math.amx = amx;
   igpt__matmul(&m.math, c, ldc, o->a, o->a_row, o->a_column, o->b, o->b_row, o->b_column, s.m,
                s.n, s.k, accumulate);
@@ -312,10 +325,436 @@ TEST(alone)
   }
 }
 
+/* ---- what becomes of a product's sums -------------------------------------------------------- */
+
+static double sigmoid(double x) { return 1 / (1 + exp(-1.702 * x)); }
+
+/* |got - want| within what rounding to bfloat16 and exp2 may do to it */
+static int near_half(uint16_t got, double want, double size)
+{
+  const double x = igpt__widen(got);
+  if (want != want) return x != x;                  /* NaN */
+  return fabs(x - want) <= 0.0045 * size + 1e-13;   /* 2^-64 of 400, squared */
+}
+
+/* Rows as they are for A, at every edge: halves of the sums, GELU of them, what its backward makes
+   of them, and gelu turned; from small numbers to such that exp overflows, and NaN. Zeros up to
+   whole panels, and nothing is written elsewhere. All tiles: the same bits. */
+TEST(endings)
+{
+  static const shape cases[] = { { 1, 1, 1 }, { 17, 5, 33 }, { 32, 32, 32 }, { 70, 83, 50 } };
+  static const float scales[] = { 0.3f, 3, 40 };
+  enum { SIDE = 96, HALVES = SIDE * (SIDE + 7) };
+  static uint16_t a[SIDE * 128], b[SIDE * SIDE], h[3][HALVES], g[3][HALVES], dx[3][HALVES];
+  static uint16_t turned[3][SIDE * SIDE];
+  static float sums[SIDE * SIDE], w[SIDE * SIDE], x[SIDE * SIDE];
+  const size_t ld = SIDE + 7, lda = 128;
+  size_t at, i, j, which, size;
+  for (at = 0; at < sizeof cases / sizeof *cases; at++)
+    for (size = 0; size < 3; size++) {
+      const shape s = cases[at];
+      const size_t wide = (s.n + 31) / 32 * 32, tall = (s.m + 31) / 32 * 32;
+      const unit *u;
+      EACH_UNIT(u) {
+        igpt__tiled product;
+        which = (size_t)(u - units);
+        memset(a, 0, sizeof a);
+        part_fill(x, s.m * s.k, scales[size], at);
+        part_fill(w, s.k * s.n, 1, at + 9);
+        if (s.m > 60) x[3 * s.k] = NAN;
+        for (i = 0; i < s.m; i++)
+          igpt_kernels_for(IGPT_ISA_GENERIC)->halve(a + i * lda, x + i * s.k, s.k);
+        u->amx->pack(b, w, 1, s.n, s.n, s.k, 1);
+        product = igpt__tiled_of(s.m, s.n, s.k, a, lda, b, IGPT__TO_FLOATS);
+        product.c = sums;
+        product.ldc = s.n;
+        u->amx->multiply(&product);
+
+        memset(h[which], 0xee, sizeof h[which]);
+        product.to = IGPT__TO_HALVES;
+        product.h = h[which];
+        product.ldh = product.ldg = ld;
+        u->amx->multiply(&product);
+        for (i = 0; i < HALVES; i++)
+          if (i / ld >= s.m || i % ld >= wide) CHECK_INT(h[which][i], 0xeeee);
+          else if (i % ld >= s.n) CHECK_INT(h[which][i], i / ld == 3 && s.m > 60 ? 0x7fc0 : 0);
+          else CHECK(near_half(h[which][i], sums[i / ld * s.n + i % ld],
+                               fabs((double)sums[i / ld * s.n + i % ld])));
+
+        memset(g[which], 0xee, sizeof g[which]);
+        memcpy(dx[which], h[which], sizeof h[which]);
+        memset(h[which], 0x11, sizeof h[which]);
+        product.to = IGPT__TO_GELU;
+        product.g = g[which];
+        u->amx->multiply(&product);
+        for (i = 0; i < s.m; i++)
+          for (j = 0; j < s.n; j++) {
+            const double f = igpt__widen(h[which][i * ld + j]), want = f * sigmoid(f);
+            CHECK_INT(h[which][i * ld + j], dx[which][i * ld + j]);
+            CHECK(near_half(g[which][i * ld + j], want, fabs(want)));
+          }
+        CHECK_INT(g[which][s.m * ld - 1], 0xeeee);
+
+        memcpy(dx[which], h[which], sizeof h[which]);
+        memset(turned[which], 0xee, sizeof turned[which]);
+        product.to = IGPT__FROM_GELU;
+        product.g = h[which];
+        product.h = dx[which];
+        product.turned = turned[which];
+        product.turned_panel = 32 * SIDE;
+        u->amx->multiply(&product);
+        for (i = 0; i < s.m; i++)
+          for (j = 0; j < s.n; j++) {
+            const double f = igpt__widen(h[which][i * ld + j]), y = sigmoid(f);
+            const double sum = sums[i * s.n + j], slope = y + 1.702 * f * y * (1 - y);
+            CHECK(near_half(dx[which][i * ld + j], sum * slope, fabs(sum) * (y + 2 * fabs(f * y))));
+            CHECK(near_half(turned[which][place(j, i, SIDE, 0)], f * y, fabs(f * y)));
+          }
+        for (i = s.m; i < tall; i++)
+          for (j = 0; j < s.n; j++) CHECK_INT(turned[which][place(j, i, SIDE, 0)], 0);
+        if (tall < SIDE) CHECK_INT(turned[which][place(0, tall, SIDE, 0)], 0xeeee);
+        CHECK(!memcmp(h[0], h[which], sizeof h[0]) && !memcmp(g[0], g[which], sizeof g[0]));
+        CHECK(!memcmp(dx[0], dx[which], sizeof dx[0]));
+        CHECK(!memcmp(turned[0], turned[which], sizeof turned[0]));
+      }
+    }
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+typedef struct heads {
+  size_t B, T, H, E;
+} heads;
+
+/* T around panels (32), blocks of 64, 128 and 256, and beyond two of them; every kind of E */
+static const heads cases[] = {
+  { 1, 1, 1, 1 }, { 2, 2, 3, 4 }, { 1, 31, 2, 16 }, { 1, 32, 1, 33 }, { 1, 33, 2, 20 },
+  { 1, 63, 1, 96 }, { 1, 65, 1, 64 }, { 2, 97, 2, 8 }, { 1, 128, 1, 32 }, { 1, 129, 1, 128 },
+  { 1, 161, 1, 48 }, { 1, 257, 1, 17 }, { 1, 321, 1, 64 }, { 1, 545, 1, 3 }
+};
+enum { CASES = sizeof cases / sizeof *cases };
+
+/* One case on tiles, forward and backward */
+typedef struct result {
+  float *out, *lse, *dqkv;
+} result;
+
+static uint16_t *halves_of(const float *x, size_t rows, size_t columns)
+{
+  uint16_t *h = (uint16_t *)part_new(rows * igpt__row(columns) * sizeof *h);
+  size_t i;
+  memset(h, 0xff, rows * igpt__row(columns) * sizeof *h);
+  for (i = 0; x && i < rows; i++)
+    igpt_kernels_for(IGPT_ISA_GENERIC)->halve(h + i * igpt__row(columns), x + i * columns, columns);
+  return h;
+}
+
+/* What was written, as floats; nothing is written beyond the columns. */
+static float *floats_of(uint16_t *h, size_t rows, size_t columns)
+{
+  const size_t ld = igpt__row(columns);
+  float *x = part_floats(rows * columns);
+  size_t i, c;
+  int touched = 0;
+  for (i = 0; i < rows; i++) {
+    for (c = 0; c < columns; c++) x[i * columns + c] = igpt__widen(h[i * ld + c]);
+    for (; c < ld; c++) touched |= h[i * ld + c] != 0xffff;
+  }
+  CHECK(!touched);
+  part_free(h);
+  return x;
+}
+
+static void attend(result *r, const igpt__amx *amx, heads s, const float *qkv, const float *dout,
+                   int causal, int workers, int order)
+{
+  const size_t rows = s.B * s.T, C = s.H * s.E;
+  part_math m;
+  igpt__heads all;
+  uint16_t *qkv_h = halves_of(qkv, rows, 3 * C), *dout_h = halves_of(dout, rows, C);
+  part_math_open(&m, IGPT_ISA_AUTO, 0, igpt__attend_floats(s.T, s.E), workers, order, 1);
+  m.math.amx = amx;
+  memset(&all, 0, sizeof all);
+  all.math = &m.math;
+  all.qkv = qkv_h;
+  all.dout = dout_h;
+  all.out = halves_of(NULL, rows, C);
+  all.dqkv = halves_of(NULL, rows, 3 * C);
+  all.lse = r->lse = part_floats(rows * s.H);
+  all.B = s.B;
+  all.T = s.T;
+  all.H = s.H;
+  all.E = s.E;
+  all.ld = igpt__row(C);
+  all.ld3 = igpt__row(3 * C);
+  all.causal = causal;
+  memset(r->lse, 0xff, rows * s.H * sizeof(float));
+  igpt__heads_forward(&all);
+  memset(m.worker, 0xff, m.math.worker_floats * (size_t)workers * sizeof(float));
+  igpt__heads_backward(&all);
+  r->out = floats_of(all.out, rows, C);
+  r->dqkv = floats_of(all.dqkv, rows, 3 * C);
+  part_free(qkv_h);
+  part_free(dout_h);
+  part_math_close(&m);
+}
+
+static void result_free(result *r)
+{
+  part_free(r->out);
+  part_free(r->lse);
+  part_free(r->dqkv);
+}
+
+/* Attention of one head in float64, and everything stored: (T,E) each, lse (T). The backward starts
+   from `past`, an out that was rounded: what matters is its product with dout, which is subtracted
+   from numbers of the same size. */
+typedef struct exactly {
+  double *q, *k, *v, *dout, *out, *lse, *dq, *dk, *dv;
+} exactly;
+
+static void attend_exactly(exactly *x, const float *past, size_t ld, size_t T, size_t E,
+                           int causal)
+{
+  double *p = (double *)malloc(2 * T * sizeof *p), *dp = p + T, scale = 1 / sqrt((double)E);
+  size_t i, j, e;
+  memset(x->out, 0, T * E * sizeof(double));
+  memset(x->dq, 0, T * E * sizeof(double));
+  memset(x->dk, 0, T * E * sizeof(double));
+  memset(x->dv, 0, T * E * sizeof(double));
+  for (i = 0; i < T; i++) {
+    const size_t n = causal ? i + 1 : T;
+    double most = -HUGE_VAL, total = 0, mean = 0;
+    for (j = 0; j < n; j++) {
+      for (p[j] = dp[j] = 0, e = 0; e < E; e++) {
+        p[j] += scale * x->q[i * E + e] * x->k[j * E + e];
+        dp[j] += x->dout[i * E + e] * x->v[j * E + e];
+      }
+      if (p[j] > most) most = p[j];
+    }
+    for (j = 0; j < n; j++) total += p[j] = exp(p[j] - most);
+    x->lse[i] = most + log(total);
+    for (j = 0; j < n; j++) p[j] /= total;
+    for (e = 0; e < E; e++) mean += x->dout[i * E + e] * past[i * ld + e];
+    for (j = 0; j < n; j++)
+      for (e = 0; e < E; e++) {
+        x->out[i * E + e] += p[j] * x->v[j * E + e];
+        x->dq[i * E + e] += scale * p[j] * (dp[j] - mean) * x->k[j * E + e];
+        x->dk[j * E + e] += scale * p[j] * (dp[j] - mean) * x->q[i * E + e];
+        x->dv[j * E + e] += p[j] * x->dout[i * E + e];
+      }
+  }
+  free(p);
+}
+
+/* Rows of E floats, `ld` apart, against what they should be: the length of all differences, and of
+   the worst row, each in lengths of the whole or of an average row. */
+typedef struct distance {
+  double all, row;
+} distance;
+
+static void compare(distance *worst, const float *got, size_t ld, const double *want, size_t T,
+                    size_t E)
+{
+  double length = 1e-4 * (double)(T * E), all = 0, row = 0;      /* some gradients are all zero */
+  size_t i, e;
+  for (i = 0; i < T; i++) {
+    double here = 0, size = 0;
+    for (e = 0; e < E; e++) {
+      here += pow((double)got[i * ld + e] - want[i * E + e], 2);
+      size += pow(want[i * E + e], 2);
+    }
+    all += here;
+    length += size;
+    if (!(here <= row)) row = here;
+  }
+  all = sqrt(all / length);
+  row = sqrt(row / length * (double)T);
+  if (!(all <= worst->all)) worst->all = all;
+  if (!(row <= worst->row)) worst->row = row;
+}
+
+/* size: of queries and keys. With 6 a few keys have most of the weight, and each of them counts. */
+static void check_attention(float size)
+{
+  distance out = { 0, 0 }, gradient[3] = { { 0, 0 }, { 0, 0 }, { 0, 0 } };
+  double lse = 0;
+  const unit *u;
+  size_t at, b, h, i, e;
+  int causal;
+  EACH_UNIT(u)
+    for (at = 0; at < CASES; at++)
+      for (causal = 0; causal < 2; causal++) {
+        const heads s = cases[at];
+        const size_t T = s.T, E = s.E, C = s.H * E, n = T * E;
+        float *qkv = part_random(s.B * T * 3 * C, size, at);
+        float *dout = part_random(s.B * T * C, 1, at + 50);
+        double *memory = (double *)malloc((8 * n + T) * sizeof(double));
+        exactly x;
+        result r;
+        double **piece[8];
+        piece[0] = &x.q, piece[1] = &x.k, piece[2] = &x.v, piece[3] = &x.dout;
+        piece[4] = &x.out, piece[5] = &x.dq, piece[6] = &x.dk, piece[7] = &x.dv;
+        for (i = 0; i < 8; i++) *piece[i] = memory + i * n;
+        x.lse = memory + 8 * n;
+        for (i = 0; i < s.B * T; i++)
+          for (e = 2 * C; e < 3 * C; e++) qkv[i * 3 * C + e] /= size;
+        for (i = 0; i < s.B * T * C; i++) dout[i] = igpt__round_bf16(dout[i]);
+        attend(&r, u->amx, s, qkv, dout, causal, 1, 0);
+        for (b = 0; b < s.B; b++)
+          for (h = 0; h < s.H; h++) {
+            const size_t first = b * T * 3 * C + h * E, narrow = b * T * C + h * E;
+            for (i = 0; i < T; i++) {
+              for (e = 0; e < E; e++) {
+                const float *from = qkv + first + i * 3 * C + e;
+                x.q[i * E + e] = igpt__round_bf16(from[0]);
+                x.k[i * E + e] = igpt__round_bf16(from[C]);
+                x.v[i * E + e] = igpt__round_bf16(from[2 * C]);
+                x.dout[i * E + e] = dout[narrow + i * C + e];
+              }
+            }
+            attend_exactly(&x, r.out + narrow, C, T, E, causal);
+            compare(&out, r.out + narrow, C, x.out, T, E);
+            compare(&gradient[0], r.dqkv + first, 3 * C, x.dq, T, E);
+            compare(&gradient[1], r.dqkv + first + C, 3 * C, x.dk, T, E);
+            compare(&gradient[2], r.dqkv + first + 2 * C, 3 * C, x.dv, T, E);
+            for (i = 0; i < T; i++) {
+              const double d = fabs(r.lse[(b * s.H + h) * T + i] - x.lse[i]);
+              if (!(d / (1 + fabs(x.lse[i])) <= lse)) lse = d / (1 + fabs(x.lse[i]));
+            }
+          }
+        result_free(&r);
+        part_free(qkv);
+        part_free(dout);
+        free(memory);
+      }
+  printf("  out %.2g, row %.2g; lse %.2g; dq %.2g, row %.2g; dk %.2g, row %.2g; dv %.2g, row "
+         "%.2g\n", out.all, out.row, lse, gradient[0].all, gradient[0].row, gradient[1].all,
+         gradient[1].row, gradient[2].all, gradient[2].row);
+  CHECK(lse < 2e-3);                /* half a step of bfloat16 */
+  CHECK(out.all < 3.5e-3 && out.row < 1e-2);
+  for (i = 0; i < 3; i++) {         /* with large scores, differences of large numbers */
+    CHECK(gradient[i].all < (size > 2 ? 1.5e-2 : 5e-3));
+    CHECK(gradient[i].row < (size > 2 ? 0.1 : 0.025));
+  }
+}
+
+TEST(attention_small_scores) { check_attention(1.5f); }
+TEST(attention_large_scores) { check_attention(6); }
+
+/* 1, 2, 5 and 16 workers, which cut heads into more and more blocks, in three orders, and all
+   tiles: the same bits */
+TEST(attention_workers)
+{
+  static const heads several[] = { { 1, 545, 1, 20 }, { 1, 300, 2, 33 }, { 2, 130, 3, 8 } };
+  static const int workers[] = { 1, 2, 5, 16 };
+  const unit *u;
+  size_t at;
+  int w, causal;
+  for (at = 0; at < 3; at++)
+    for (causal = 0; causal < 2; causal++) {
+      const heads s = several[at];
+      const size_t rows = s.B * s.T, C = s.H * s.E;
+      float *qkv = part_random(rows * 3 * C, 2, 1), *dout = part_random(rows * C, 1, 2);
+      result first, again;
+      attend(&first, units[0].amx, s, qkv, dout, causal, 1, 0);
+      EACH_UNIT(u)
+        for (w = 0; w < 4; w++) {
+          attend(&again, u->amx, s, qkv, dout, causal, workers[w], w % 3);
+          CHECK(part_same(first.out, again.out, rows * C));
+          CHECK(part_same(first.lse, again.lse, rows * s.H));
+          CHECK(part_same(first.dqkv, again.dqkv, rows * 3 * C));
+          result_free(&again);
+        }
+      result_free(&first);
+      part_free(qkv);
+      part_free(dout);
+    }
+}
+
+/* What comes later in a picture changes no bit of what comes before, however large it is; and a
+   picture that ends earlier has the same bits as far as it goes. */
+TEST(attention_causality)
+{
+  const heads s = { 1, 330, 1, 12 };
+  const unit *u;
+  EACH_UNIT(u) {
+    const size_t C = 12;
+    size_t cut, step;
+    float *qkv = part_random(s.T * 3 * C, 2, 1), *dout = part_random(s.T * C, 1, 2);
+    result first, again;
+    attend(&first, u->amx, s, qkv, dout, 1, 1, 0);
+    for (step = 7; step > 0; step--) {             /* from the back: what is before stays */
+      heads shorter = s;
+      cut = 45 * step + 1;
+      part_fill(qkv + cut * 3 * C, (s.T - cut) * 3 * C, 30, cut);
+      attend(&again, u->amx, s, qkv, dout, 1, 1, 0);
+      CHECK(part_same(first.out, again.out, cut * C) && part_same(first.lse, again.lse, cut));
+      CHECK(!part_same(first.out + cut * C, again.out + cut * C, C));
+      result_free(&again);
+      shorter.T = cut;
+      attend(&again, u->amx, shorter, qkv, dout, 1, 3, 2);
+      CHECK(part_same(first.out, again.out, cut * C) && part_same(first.lse, again.lse, cut));
+      result_free(&again);
+    }
+    result_free(&first);
+    part_free(qkv);
+    part_free(dout);
+  }
+}
+
+/* Where all scores are far below zero, exp(-lse) overflows: what pads the last panel must not. */
+TEST(attention_far_below_zero)
+{
+  const heads s = { 1, 40, 1, 16 };
+  const unit *u;
+  int causal;
+  EACH_UNIT(u)
+    for (causal = 0; causal < 2; causal++) {
+      float *qkv = part_random(40 * 48, 1, 1), *dout = part_random(40 * 16, 1, 2);
+      size_t i, e;
+      result r;
+      for (i = 0; i < 40; i++)
+        for (e = 0; e < 16; e++) {
+          qkv[i * 48 + e] += 20;
+          qkv[i * 48 + 16 + e] -= 20;
+        }
+      attend(&r, u->amx, s, qkv, dout, causal, 1, 0);
+      for (i = 0; i < 40; i++) CHECK(r.lse[i] < -1000);
+      for (i = 0; i < 40 * 48; i++) CHECK(fabsf(r.dqkv[i]) < 1000);
+      result_free(&r);
+      part_free(qkv);
+      part_free(dout);
+    }
+}
+
+/* A NaN or an infinity among the inputs shows in the output. */
+TEST(attention_not_a_number)
+{
+  const heads s = { 1, 40, 1, 8 };
+  const unit *u;
+  int where, kind, causal;
+  EACH_UNIT(u)
+    for (where = 0; where < 3; where++)
+      for (kind = 0; kind < 2; kind++)
+        for (causal = 0; causal < 2; causal++) {
+          float *qkv = part_random(40 * 24, 1, 1), *dout = part_random(40 * 8, 1, 2), sum = 0;
+          size_t i;
+          result r;
+          qkv[5 * 24 + where * 8 + 3] = kind ? NAN : INFINITY;
+          attend(&r, u->amx, s, qkv, dout, causal, 1, 0);
+          for (i = 0; i < 40 * 8; i++) sum += r.out[i] - r.out[i];
+          CHECK(sum != sum);
+          result_free(&r);
+          part_free(qkv);
+          part_free(dout);
+        }
+}
+
 /* ---- sessions -------------------------------------------------------------------------------- */
 
 /* The first tiles, counted. What the library calls has no user pointer, hence the globals. */
-static int multiplied;
+static int multiplied, attended;
 
 static void pack_first(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
                        size_t count, size_t k, int pairs)
@@ -323,22 +762,57 @@ static void pack_first(uint16_t *to, const float *from, size_t lane_stride, size
   units[0].amx->pack(to, from, lane_stride, k_stride, count, k, pairs);
 }
 
-static void multiply_counted(float *c, size_t ldc, const uint16_t *a, const uint16_t *b, size_t m,
-                             size_t n, size_t k, int accumulate, float *sums)
+static void fold_first(uint16_t *to, const uint16_t *from, size_t lane_stride, size_t k_stride,
+                       size_t count, size_t k, int pairs)
+{
+  units[0].amx->fold(to, from, lane_stride, k_stride, count, k, pairs);
+}
+
+static void multiply_counted(const igpt__tiled *product)
 {
   multiplied++;
-  units[0].amx->multiply(c, ldc, a, b, m, n, k, accumulate, sums);
+  units[0].amx->multiply(product);
+}
+
+static void attend_counted(const igpt__head *head, size_t first, size_t end, float *scratch)
+{
+  attended++;
+  units[0].amx->attend(head, first, end, scratch);
+}
+
+static void backward_counted(const igpt__head *head, size_t query, size_t query_end, size_t key,
+                             size_t key_end, float *scratch)
+{
+  attended++;
+  units[0].amx->attend_backward(head, query, query_end, key, key_end, scratch);
+}
+
+/* One whose dk is a little off, as if a block had been added once more */
+static void backward_wrong(const igpt__head *head, size_t query, size_t query_end, size_t key,
+                           size_t key_end, float *scratch)
+{
+  units[0].amx->attend_backward(head, query, query_end, key, key_end, scratch);
+  head->dk[5 * head->stride] = (uint16_t)(head->dk[5 * head->stride] + 0x80);
+}
+
+/* One that lets the second query see one key less */
+static void attend_wrong(const igpt__head *head, size_t first, size_t end, float *scratch)
+{
+  size_t e;
+  units[0].amx->attend(head, first, end, scratch);
+  for (e = 0; e < head->E; e++) head->out[head->width + e] = head->v[e];
 }
 
 /* One that forgets the last k, and one that confuses the halves of a pair of A */
-static void multiply_short(float *c, size_t ldc, const uint16_t *a, const uint16_t *b, size_t m,
-                           size_t n, size_t k, int accumulate, float *sums)
+static void multiply_short(const igpt__tiled *product)
 {
+  igpt__tiled other = *product;
   uint16_t cut[2048];
   size_t i;
-  memcpy(cut, a, sizeof cut);
-  for (i = 0; i < 32; i++) cut[place(i, k - 1, k, 0)] = 0;
-  units[0].amx->multiply(c, ldc, cut, b, m, n, k, accumulate, sums);
+  memcpy(cut, product->a, sizeof cut);
+  for (i = 0; i < 32; i++) cut[place(i, product->k - 1, product->k, 0)] = 0;
+  other.a = cut;
+  units[0].amx->multiply(&other);
 }
 
 static void pack_swapped(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
@@ -354,9 +828,8 @@ static void pack_swapped(uint16_t *to, const float *from, size_t lane_stride, si
     }
 }
 
-static const igpt__amx counted = { pack_first, multiply_counted };
-static const igpt__amx short_sums = { pack_first, multiply_short };
-static const igpt__amx swapped = { pack_swapped, multiply_counted };
+/* the first, with these in it */
+static igpt__amx counted, short_sums, swapped, blind, doubled;
 
 static igpt_model *model_open(igpt_objective objective)
 {
@@ -403,7 +876,7 @@ static igpt_result create(igpt_session **session, const igpt_model *model, igpt_
 TEST(refused)
 {
   const igpt_isa best = igpt_isa_best();
-  const igpt__amx *const wrong[] = { &short_sums, &swapped };
+  const igpt__amx *const wrong[] = { &short_sums, &swapped, &blind, &doubled };
   igpt_model *model = model_open(IGPT_AR);
   igpt_session *session;
   heard ear;
@@ -430,7 +903,7 @@ TEST(refused)
   CHECK_SESSION(best, IGPT_BF16, best, IGPT_BF16);
   CHECK_SESSION(IGPT_ISA_GENERIC, IGPT_BF16, IGPT_ISA_GENERIC, IGPT_BF16);
 
-  for (i = 0; i < 2; i++) {
+  for (i = 0; i < 4; i++) {
     present = wrong[i];
     ear.lines = 0;
     CHECK_INT(igpt_selftest(IGPT_ISA_AMX), IGPT_SELFTEST_FAILED);
@@ -447,8 +920,9 @@ TEST(refused)
 
 enum { PICTURES = 5, T = 35, V = 37 };
 
-/* The gradients of a batch in BF16 (malloc), its loss, and how often tiles multiplied */
-static float *gradients(igpt_objective objective, igpt_isa isa, int workers, double *loss)
+/* The gradients of a batch (malloc), its loss, and how often tiles multiplied */
+static float *gradients(igpt_objective objective, igpt_isa isa, igpt_precision precision,
+                        int workers, double *loss)
 {
   igpt_model *model = model_open(objective);
   igpt_session *session = NULL;
@@ -470,7 +944,7 @@ static float *gradients(igpt_objective objective, igpt_isa isa, int workers, dou
   desc.train = 1;
   desc.batch = 3;
   desc.isa = isa;
-  desc.precision = IGPT_BF16;
+  desc.precision = precision;
   desc.runner.run = part_run;
   desc.runner.user = &runner;
   desc.runner.workers = workers;
@@ -492,8 +966,21 @@ static float *gradients(igpt_objective objective, igpt_isa isa, int workers, dou
   return copy;
 }
 
+/* |a - b| / |b| */
+static double apart(const float *a, const float *b, size_t n)
+{
+  double error = 0, size = 0;
+  size_t i;
+  for (i = 0; i < n; i++) {
+    error += pow((double)a[i] - (double)b[i], 2);
+    size += pow((double)b[i], 2);
+  }
+  return sqrt(error / size);
+}
+
 /* Loss and gradients as the generic row has them in the same precision: both round operands to
-   eight bits, so a sum that differs in its last bit now and then sends an operand the other way. */
+   eight bits, so a sum that differs in its last bit now and then sends an operand the other way.
+   And not farther than that row is from float32. */
 TEST(training)
 {
   int objective;
@@ -501,25 +988,29 @@ TEST(training)
     const igpt_objective o = (igpt_objective)objective;
     igpt_model *model = model_open(o);
     const size_t n = igpt_model_parameters(model);
-    double loss, generic_loss, error = 0, size = 0;
-    float *generic = gradients(o, IGPT_ISA_GENERIC, 1, &generic_loss), *first = NULL;
+    double loss, generic_loss, exact_loss, rounding;
+    float *generic = gradients(o, IGPT_ISA_GENERIC, IGPT_BF16, 1, &generic_loss), *first = NULL;
+    float *exact = gradients(o, IGPT_ISA_GENERIC, IGPT_F32, 1, &exact_loss);
     const unit *u;
-    size_t i;
+    rounding = apart(generic, exact, n);
     EACH_UNIT(u) {
       float *tiles, *again;
+      double error, whole;
       present = u == units ? &counted : u->amx;
-      multiplied = 0;
-      tiles = gradients(o, IGPT_ISA_AMX, 1, &loss);
-      if (u == units) CHECK(multiplied >= 2 * (13 * 2 + 3));    /* passes x products, at least */
-      for (error = size = 0, i = 0; i < n; i++) {
-        error += pow((double)tiles[i] - (double)generic[i], 2);
-        size += pow((double)generic[i], 2);
+      multiplied = attended = 0;
+      tiles = gradients(o, IGPT_ISA_AMX, IGPT_BF16, 1, &loss);
+      if (u == units) {             /* passes x products, and layers x heads x pictures, twice */
+        CHECK(multiplied >= 2 * (13 * 2 + 3));
+        CHECK_INT(attended, 2 * 2 * 3 * PICTURES + 3);      /* and the self-test's three */
       }
-      printf("  %s: loss %.6f, generic %.6f; gradients differ by %.2g\n", u->name, loss,
-             generic_loss, sqrt(error / size));
+      error = apart(tiles, generic, n);
+      whole = apart(tiles, exact, n);
+      printf("  %s: loss %.6f, generic %.6f, float32 %.6f; gradients differ by %.2g and %.2g "
+             "(generic %.2g)\n", u->name, loss, generic_loss, exact_loss, error, whole, rounding);
       CHECK_NEAR(loss, generic_loss, 2e-4 * generic_loss);
-      CHECK(sqrt(error / size) < 3e-3 && sqrt(error / size) > 1e-8);
-      again = gradients(o, IGPT_ISA_AMX, 7, &loss);
+      CHECK(error < 6e-3 && error > 1e-8);
+      CHECK(whole < 1.1 * rounding);
+      again = gradients(o, IGPT_ISA_AMX, IGPT_BF16, 7, &loss);
       CHECK(part_same(tiles, again, n + 1));
       if (first) CHECK(part_same(tiles, first, n + 1));
       free(again);
@@ -528,45 +1019,85 @@ TEST(training)
     }
     free(first);
     free(generic);
+    free(exact);
     igpt_model_destroy(model);
   }
 }
 
-/* Decoding a position has few rows and takes the products of the kernels: it equals the full pass
-   to rounding, where without AMX it does to the bit. Most operands of the next product even round
-   to the same eight bits. */
+/* Decodes positions from 20 on of `batch` pictures, of which `count` are given: logits
+   (count,T,V). */
+static void decode(igpt_session *session, float *logits, const uint16_t *tokens, int count)
+{
+  uint16_t prefix[2 * PICTURES * 20], column[2 * PICTURES];
+  static float step[2 * PICTURES * V];
+  int b, i;
+  for (b = 0; b < count; b++) memcpy(prefix + b * 20, tokens + b * T, 20 * sizeof *prefix);
+  CHECK_INT(igpt_decode_begin(session, prefix, 20, count), IGPT_OK);
+  multiplied = 0;
+  for (i = 20; i < T; i++) {
+    for (b = 0; b < count; b++) column[b] = tokens[b * T + i - 1];
+    CHECK_INT(igpt_decode(session, step, i == 20 ? NULL : column), IGPT_OK);
+    for (b = 0; b < count; b++)
+      memcpy(logits + (b * T + i) * V, step + b * V, V * sizeof *step);
+  }
+}
+
+/* Decoding few pictures takes the products of the kernels, decoding more of them copies of weights
+   that are packed for tiles: both equal the full pass to rounding, where without AMX it does to the
+   bit. Most operands of the next product even round to the same eight bits. */
 TEST(decoding)
 {
+  enum { MOST = 2 * PICTURES };
+  static const struct { int batch, count; } calls[] = { { 1, 1 }, { MOST, MOST }, { MOST, 1 } };
+  static float logits[MOST * T * V], one[MOST * T * V], again[MOST * T * V];
+  static uint16_t tokens[MOST * T];
+  part_runner runner;
   const unit *u;
+  igpt_rng rng = igpt_rng_seed(4, 0);
+  int i, c;
+  runner.workers = 7;
+  runner.order = 2;
+  for (i = 0; i < MOST * T; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, V);
   EACH_UNIT(u) {
     igpt_model *model = model_open(IGPT_AR);
-    igpt_session *session = NULL;
-    static float logits[T * V], one[V];
-    uint16_t tokens[T];
-    igpt_rng rng = igpt_rng_seed(4, 0);
-    igpt_batch batch;
-    double error = 0, size = 0;
-    heard ear;
-    int i, j;
-    for (i = 0; i < T; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, V);
-    memset(&batch, 0, sizeof batch);
-    batch.tokens = tokens;
-    batch.count = 1;
-    present = u->amx;
-    CHECK_INT(create(&session, model, IGPT_ISA_AMX, IGPT_BF16, &ear), IGPT_OK);
-    if (!session) exit(2);
-    CHECK_INT(igpt_forward(session, logits, &batch), IGPT_OK);
-    CHECK_INT(igpt_decode_begin(session, tokens, 20, 1), IGPT_OK);
-    for (i = 20; i < T; i++) {
-      CHECK_INT(igpt_decode(session, one, i == 20 ? NULL : &tokens[i - 1]), IGPT_OK);
-      for (j = 0; j < V; j++) {
-        error += pow((double)one[j] - (double)logits[i * V + j], 2);
-        size += pow((double)logits[i * V + j], 2);
-      }
+    for (c = 0; c < 3; c++) {
+      const int count = calls[c].count;
+      igpt_session *session = NULL;
+      igpt_session_desc desc;
+      igpt_batch batch;
+      double error = 0, size = 0;
+      memset(&desc, 0, sizeof desc);
+      memset(&batch, 0, sizeof batch);
+      desc.isa = IGPT_ISA_AMX;
+      desc.precision = IGPT_BF16;
+      desc.batch = calls[c].batch;
+      batch.tokens = tokens;
+      batch.count = (size_t)count;
+      present = u == units ? &counted : u->amx;
+      CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+      if (!session) exit(2);
+      CHECK_INT(igpt_forward(session, logits, &batch), IGPT_OK);
+      decode(session, one, tokens, count);
+      if (u == units) CHECK((multiplied > 0) == (calls[c].batch > 1));
+      for (i = 0; i < count * T * V; i++)
+        if (i / V % T >= 20) {
+          error += pow((double)one[i] - (double)logits[i], 2);
+          size += pow((double)logits[i], 2);
+        }
+      printf("  %s, %d of %d: cached logits differ by %.2g\n", u->name, count, desc.batch,
+             sqrt(error / size));
+      CHECK(sqrt(error / size) < 3e-3 && size > 1);
+      igpt_session_destroy(session);
+      desc.runner.run = part_run;
+      desc.runner.user = &runner;
+      desc.runner.workers = runner.workers;
+      CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+      if (!session) exit(2);
+      decode(session, again, tokens, count);
+      for (i = 0; i < count * T; i++)
+        if (i % T >= 20) CHECK(part_same(one + i * V, again + i * V, V));
+      igpt_session_destroy(session);
     }
-    printf("  %s: cached logits differ by %.2g\n", u->name, sqrt(error / size));
-    CHECK(sqrt(error / size) < 3e-3);
-    igpt_session_destroy(session);
     igpt_model_destroy(model);
   }
 }
@@ -579,6 +1110,17 @@ int main(void)
   units[1].amx = igpt__amx_emulated();
   units[2].name = "AMX";
   units[2].amx = igpt__amx_real();
+  counted = *units[0].amx;
+  counted.pack = pack_first;
+  counted.fold = fold_first;
+  counted.multiply = multiply_counted;
+  counted.attend = attend_counted;
+  counted.attend_backward = backward_counted;
+  short_sums = swapped = blind = doubled = counted;
+  blind.attend = attend_wrong;
+  doubled.attend_backward = backward_wrong;
+  short_sums.multiply = multiply_short;
+  swapped.pack = pack_swapped;
   RUN(emulated_vectors);
   RUN(real_tiles);
   RUN(packing);
@@ -587,6 +1129,13 @@ int main(void)
   RUN(against_float64);
   RUN(workers);
   RUN(alone);
+  RUN(endings);
+  RUN(attention_small_scores);
+  RUN(attention_large_scores);
+  RUN(attention_workers);
+  RUN(attention_causality);
+  RUN(attention_far_below_zero);
+  RUN(attention_not_a_number);
   RUN(refused);
   RUN(training);
   RUN(decoding);

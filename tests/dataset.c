@@ -3,7 +3,6 @@
    runs dataset_fetch_cifar10 for tests/fetch.sh. */
 
 #define _POSIX_C_SOURCE 200809L
-#define IGPT_IMPLEMENTATION
 #include "igpt.h"
 #include "../examples/dataset.h"
 #include "../examples/plot.h"
@@ -1157,6 +1156,52 @@ TEST(refusals_name_file_and_values)
   refused(&desc, "shapes:0", NULL);
 }
 
+/* Every prefix, and a byte more: a set of whole records that all have labels is there, or none. */
+TEST(files_of_every_length)
+{
+  static const struct { const char *load, *file; size_t size, record; } files[] = {
+    { "length/data_batch_1.bin", "length/data_batch_1.bin", 2 * 3073, 3073 },
+    { "length/train.bin", "length/train.bin", 2 * 3074, 3074 },
+    { "length/stl", "length/stl/train_X.bin", 27648, 27648 },
+    { "length/stl", "length/stl/train_y.bin", 1, 1 },
+    { "length/a-images-idx3-ubyte", "length/a-images-idx3-ubyte", 16 + 2 * 784, 16 + 2 * 784 },
+    { "length/a-images-idx3-ubyte", "length/a-labels-idx1-ubyte", 8 + 2, 8 + 2 }
+  };
+  static const uint8_t head[16] = { 0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28 };
+  static const uint8_t labels[10] = { 0, 0, 8, 1, 0, 0, 0, 2, 1, 0 };
+  static uint8_t zeros[27648];
+  size_t i, n;
+  folder("length");
+  folder("length/stl");
+  put("length/a-labels-idx1-ubyte", labels, sizeof labels);
+  put("length/stl/train_y.bin", labels + 3, 1);
+  put("length/stl/test_X.bin", zeros, sizeof zeros);
+  put("length/stl/test_y.bin", labels + 3, 1);
+  for (i = 0; i < sizeof files / sizeof *files; i++) {
+    const dataset_desc desc = load_desc(at(files[i].load), DATASET_ALL);
+    int wrong = 0;
+    memset(zeros, 0, sizeof zeros);
+    if (strstr(files[i].file, "idx3")) memcpy(zeros, head, sizeof head);
+    if (strstr(files[i].file, "idx1")) memcpy(zeros, labels, sizeof labels);
+    if (strstr(files[i].file, "_y")) zeros[0] = 1;
+    put(files[i].file, zeros, files[i].size);
+    for (n = files[i].size + 2; n-- > 0;) {
+      dataset data;
+      int result, before = wrong;
+      if (truncate(at(files[i].file), (off_t)n)) exit(2);
+      error[0] = 0;
+      result = dataset_load(&data, &desc, error, sizeof error);
+      wrong += result != (n && n % files[i].record == 0 && n <= files[i].size ? 0 : -1);
+      wrong += result ? strncmp(error, HERE "/length", strlen(HERE "/length")) != 0 : !data.count;
+      if (before == 0 && wrong)
+        printf("  %s of %lu bytes: %s\n", files[i].file, (unsigned long)n, error);
+      dataset_free(&data);
+    }
+    CHECK_INT(wrong, 0);
+    put(files[i].file, zeros, files[i].size);
+  }
+}
+
 /* ---- drawn pictures ------------------------------------------------------------------------- */
 
 TEST(shapes_are_drawn)
@@ -1435,6 +1480,7 @@ int main(int argc, char **argv)
   RUN(pad_crop_mirror_draws_all_crops);
   RUN(resize_crop_zooms_between_256_and_384);
   RUN(refusals_name_file_and_values);
+  RUN(files_of_every_length);
   RUN(shapes_are_drawn);
   RUN(md5_of_the_rfc);
   RUN(a_full_disk_leaves_the_old_file);

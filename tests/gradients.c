@@ -10,7 +10,6 @@
    A direction is a random one plus a part along the gradient: the first finds what is wrong in any
    way, the second makes the difference large.                                                    */
 
-#define IGPT_IMPLEMENTATION
 #include "igpt.h"
 #include "test.h"
 
@@ -22,7 +21,7 @@ typedef struct example {
   igpt_session *session;
   igpt_batch batch;
   igpt_loss_desc loss;
-  uint16_t tokens[PICTURES * 64];
+  uint16_t tokens[PICTURES * 64], shown[PICTURES * 64];
   uint8_t mask[PICTURES * 64];
   int32_t labels[PICTURES];
   float *weights, *gradient, *direction;
@@ -69,10 +68,12 @@ static void example_open(example *e, igpt_objective objective, int classes, igpt
   CHECK_INT(igpt_session_create(&e->session, e->model, &how), IGPT_OK);
   for (i = 0; i < PICTURES * T; i++) e->tokens[i] = (uint16_t)igpt_rng_below(&rng, 13);
   for (i = 0; i < PICTURES * T; i++) e->mask[i] = (uint8_t)(igpt_rng_below(&rng, 3) == 0);
+  for (i = 0; i < PICTURES * T; i++) e->shown[i] = (uint16_t)igpt_rng_below(&rng, 13);
   for (i = 0; i < PICTURES; i++) e->labels[i] = (int32_t)(i % 3);
   e->batch.tokens = e->tokens;
   e->batch.count = PICTURES;
   if (objective == IGPT_BERT) e->batch.mask = e->mask;
+  if (objective == IGPT_BERT && classes) e->batch.shown = e->shown;
   if (classes) e->batch.labels = e->labels;
   e->gradient = (float *)malloc(e->parameters * sizeof(float));
   e->direction = (float *)malloc(e->parameters * sizeof(float));

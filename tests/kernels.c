@@ -9,7 +9,7 @@
 #include "part.h"
 
 static const size_t lengths[] = { 0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 31, 32, 33,
-                                  47, 48, 49, 61, 63, 64, 65, 97, 127, 128, 129, 251, 1031 };
+                                  47, 48, 49, 61, 63, 64, 65, 97, 127, 128, 129, 251, 509, 1031 };
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
 
 /* for every length n and every instruction set k of this machine */
@@ -44,10 +44,10 @@ TEST(sums)
     }
     CHECK_NEAR(k->dot(x, y, n), dot, 0.1 * (double)(n + 10) * FLT_EPSILON * size_of_sum(x, y, n));
     CHECK_NEAR(k->sum_squares(x, n), squares, 1e-14 * squares);
-    CHECK(k->max(x, n) == most);
+    CHECK(k->maximum(x, n) == most);
     for (i = 0; i < n; i++) x[i] = -1 - fabsf(x[i]);       /* an absent lane must not win as a 0 */
     for (most = -HUGE_VALF, i = 0; i < n; i++) if (x[i] > most) most = x[i];
-    CHECK(k->max(x, n) == most);
+    CHECK(k->maximum(x, n) == most);
     part_free(x);
     part_free(y);
   }
@@ -63,7 +63,7 @@ TEST(max_everywhere)
       for (i = 0; i < n; i++) {
         float kept = x[i];
         x[i] = 5;
-        CHECK(k->max(x, n) == 5);
+        CHECK(k->maximum(x, n) == 5);
         x[i] = kept;
       }
       part_free(x);
@@ -82,10 +82,10 @@ TEST(simple_elements)
                  FLT_EPSILON * (fabs(y[i]) + fabs(x[i])));
     memcpy(z, y, n * sizeof(float));
     k->add(z, x, n);
-    for (i = 0; i < n; i++) CHECK(z[i] == y[i] + x[i]);
+    for (i = 0; i < n; i++) CHECK(z[i] == (float)(y[i] + x[i]));
     memcpy(z, y, n * sizeof(float));
     k->scale(z, 0.7f, n);
-    for (i = 0; i < n; i++) CHECK(z[i] == y[i] * 0.7f);
+    for (i = 0; i < n; i++) CHECK(z[i] == (float)(y[i] * (float)0.7f));
     part_free(x);
     part_free(y);
     part_free(z);
@@ -210,6 +210,60 @@ TEST(softmax_block)
       part_free(total);
       part_free(o);
     }
+}
+
+/* Losses and their gradients by float64, for labels that are the largest logit and that are not, by
+   little and by so much that nothing else is left: digits of small numbers are there too. Rows with
+   fused multiply-add agree to the bit. */
+TEST(class_loss)
+{
+  static const size_t counts[] = { 1, 2, 9, 10, 101 };
+  static const float sizes[] = { 1, 12, 60 };
+  EACH {
+    const igpt_kernels *k = igpt_kernels_for((igpt_isa)isa_), *other;
+    const size_t n = counts[at_ % 5], lanes = at_ < 5 ? 16 : 48;
+    size_t size, i, j;
+    if (at_ >= 10) break;
+    other = igpt_kernels_for(isa_ == IGPT_ISA_AVX512 ? IGPT_ISA_AVX2 : (igpt_isa)isa_);
+    for (size = 0; other && size < 3; size++) {
+      float *z = part_random(n * lanes, sizes[size], size), *own = part_random(lanes, 1, 5);
+      float *gap = part_floats(lanes), *excess = part_floats(lanes), *z2, *own2, *given, *label;
+      double *exact = (double *)malloc(n * sizeof *exact);
+      for (j = 0; j < lanes; j++) {
+        own[j] += sizes[size] * (float)((int)(j % 3) - 1);
+        if (j == 1) own[j] = z[(n - 1) * lanes + j];       /* a tie */
+        if (n > 1) z[j % (n - 1) * lanes + j] = -HUGE_VALF;
+      }
+      given = part_copy(z, n * lanes);
+      label = part_copy(own, lanes);
+      z2 = part_copy(z, n * lanes);
+      own2 = part_copy(own, lanes);
+      k->class_loss(z, own, gap, excess, n, lanes);
+      for (j = 0; j < lanes; j++) {
+        double top = label[j], others = 0, total, loss;
+        for (i = 0; i < n; i++)
+          if (given[i * lanes + j] > top) top = given[i * lanes + j];
+        for (i = 0; i < n; i++) others += exact[i] = exp(given[i * lanes + j] - top);
+        total = others + exp(label[j] - top);
+        loss = label[j] >= top ? log1p(others) : top - label[j] + log(total);
+        for (i = 0; i < n; i++)
+          CHECK_NEAR(z[i * lanes + j], exact[i] / total, 1e-5 * exact[i] / total + 1e-37);
+        CHECK_NEAR(own[j], -others / total, 1e-5 * others / total + 1e-37);
+        CHECK_NEAR(gap[j] + log1p(excess[j]), loss, 2e-6 * loss + 1e-37);
+      }
+      other->class_loss(z2, own2, gap, excess, n, lanes);
+      CHECK(part_same(z, z2, n * lanes) && part_same(own, own2, lanes));
+      part_free(z);
+      part_free(own);
+      part_free(gap);
+      part_free(excess);
+      part_free(given);
+      part_free(label);
+      part_free(z2);
+      part_free(own2);
+      free(exact);
+    }
+  }
 }
 
 TEST(norm)
@@ -400,35 +454,43 @@ TEST(places)
   }
 }
 
-/* Rows with fused multiply-add agree bit for bit where there is no sum over lanes. */
+/* Where there is no sum over lanes, rows with fused multiply-add agree bit for bit; and WASM, which
+   has none, with GENERIC. */
 TEST(rows_agree)
 {
-  const igpt_kernels *a = igpt_kernels_for(IGPT_ISA_AVX2), *b = igpt_kernels_for(IGPT_ISA_AVX512);
-  size_t at;
-  if (!a || !b) SKIP("needs both AVX2 and AVX-512");
-  for (at = 0; at < LENGTHS; at++) {
-    size_t n = lengths[at];
-    float *x = part_random(n, 4, 1), *y = part_random(n, 4, 2);
-    float *p = part_floats(n), *q = part_floats(n);
-    a->exp_sum(p, x, 1, 0, n);
-    b->exp_sum(q, x, 1, 0, n);
-    CHECK(part_same(p, q, n));
-    a->gelu(p, x, n);
-    b->gelu(q, x, n);
-    CHECK(part_same(p, q, n));
+  static const igpt_isa pairs[][2] = { { IGPT_ISA_AVX2, IGPT_ISA_AVX512 },
+                                       { IGPT_ISA_GENERIC, IGPT_ISA_WASM } };
+  size_t at, pair, compared = 0;
+  for (pair = 0; pair < 2; pair++) {
+    const igpt_kernels *a = igpt_kernels_for(pairs[pair][0]);
+    const igpt_kernels *b = igpt_kernels_for(pairs[pair][1]);
+    if (!a || !b) continue;
+    compared++;
+    for (at = 0; at < LENGTHS; at++) {
+      size_t n = lengths[at];
+      float *x = part_random(n, 4, 1), *y = part_random(n, 4, 2);
+      float *p = part_floats(n), *q = part_floats(n);
+      a->exp_sum(p, x, 1, 0, n);
+      b->exp_sum(q, x, 1, 0, n);
+      CHECK(part_same(p, q, n));
+      a->gelu(p, x, n);
+      b->gelu(q, x, n);
+      CHECK(part_same(p, q, n));
 #ifndef IGPT_NO_TRAIN
-    a->gelu_backward(p, y, x, n);
-    b->gelu_backward(q, y, x, n);
-    CHECK(part_same(p, q, n));
+      a->gelu_backward(p, y, x, n);
+      b->gelu_backward(q, y, x, n);
+      CHECK(part_same(p, q, n));
 #endif
-    a->axpy(p, 0.3f, x, n);
-    b->axpy(q, 0.3f, x, n);
-    CHECK(part_same(p, q, n));
-    part_free(x);
-    part_free(y);
-    part_free(p);
-    part_free(q);
+      a->axpy(p, 0.3f, x, n);
+      b->axpy(q, 0.3f, x, n);
+      CHECK(part_same(p, q, n));
+      part_free(x);
+      part_free(y);
+      part_free(p);
+      part_free(q);
+    }
   }
+  if (!compared) SKIP("needs both AVX2 and AVX-512, or WebAssembly's SIMD128");
 }
 
 /* ---- products ------------------------------------------------------------------------------- */
@@ -547,6 +609,159 @@ TEST(tile_and_thin)
         part_free(thin);
         part_free(rb);
       }
+  }
+}
+
+/* Weights of 4, 2 and 1 bytes, every number of lanes and of rows, odd columns, strides, both starts:
+   against float64, and the bits of thin, or of thin and then the scale. */
+/* Panels of weights side by side, and one behind the other */
+TEST(narrow)
+{
+  static const size_t depths[] = { 0, 1, 2, 3, 8, 31, 100 };
+  EACH {
+    START;
+    size_t kind, at, m, j, p;
+    const size_t mr = (size_t)k->tile_rows, wide = (n + 15) / 16 * 16;
+    const size_t kinds[4] = { 1, mr / 3, 2 * mr / 3, mr };
+    if (n > 530) continue;
+    for (kind = 0; kind < 8; kind++)
+      for (at = 0; at < sizeof depths / sizeof *depths; at++)
+        for (m = kinds[kind % 4]; m > 0 && m + 2 > kinds[kind % 4]; m--) {
+          const size_t lanes = kinds[kind % 4], depth = depths[at], ldy = n + 3, ldx = depth + 1;
+          const size_t ldw = kind < 4 ? wide + 16 : 64, apart = kind < 4 ? 64 : 64 * depth + 16;
+          const size_t last = n ? (n - 1) / 64 : 0;        /* panel, and what it has of a row */
+          const size_t weights = depth && n ? last * apart + (depth - 1) * ldw + wide - 64 * last
+                                            : 0;
+          const size_t floats = (m - 1) * ldy + n;
+          float *x = part_random(m * ldx, 1, 1), *packed = part_floats(lanes * depth);
+          float *w = part_random(weights, 1, 2), *y0 = part_random(floats, 1, 3), *y, *thin;
+          float *scale = part_random(n, 1, 4), *exact = part_floats(n * depth);
+          int bytes, accumulate;
+          k->pack(packed, lanes, x, ldx, 1, m, depth, 0);
+          for (p = 0; p < depth; p++)
+            for (i = 0; i < lanes; i++)
+              CHECK(packed[p * lanes + i] == (i < m ? x[i * ldx + p] : 0));
+          for (bytes = 1; bytes <= 4; bytes *= 2)
+            for (accumulate = 0; accumulate < 2; accumulate++) {
+              char *few = (char *)part_new(weights * (size_t)bytes);
+              for (i = 0; i < weights; i++) {
+                const uint16_t half = igpt__half(w[i]);
+                const int8_t byte = (int8_t)(127 * w[i]);
+                if (bytes == 4) memcpy(few + 4 * i, w + i, 4);
+                if (bytes == 2) memcpy(few + 2 * i, &half, 2);
+                if (bytes == 1) memcpy(few + i, &byte, 1);
+              }
+              for (p = 0; p < depth; p++)
+                for (j = 0; j < n; j++) {
+                  const float one = w[p * ldw + j / 64 * apart + j % 64];
+                  exact[p * n + j] = bytes == 4 ? one : bytes == 2 ? igpt__round_bf16(one)
+                                     : (float)(int8_t)(127 * one);
+                }
+              y = part_copy(y0, floats);
+              thin = part_copy(y0, floats);
+              if (!accumulate)
+                for (i = 0; i < m; i++)
+                  for (j = 0; j < n; j++) y[i * ldy + j] = NAN;
+              k->narrow(y, ldy, packed, lanes, few, ldw, apart, bytes, bytes == 1 ? scale : NULL, m,
+                        n, depth, accumulate);
+              k->thin(thin, ldy, x, ldx, exact, n, m, n, depth, accumulate && bytes > 1, 0);
+              for (i = 0; i < m; i++)
+                for (j = 0; j < (i + 1 < m ? ldy : n); j++) {
+                  double start, factor, want = 0, size;
+                  float chain = thin[i * ldy + j];
+                  if (j >= n) {
+                    CHECK(y[i * ldy + j] == y0[i * ldy + j]);
+                    continue;
+                  }
+                  start = accumulate ? y0[i * ldy + j] : 0;
+                  factor = bytes == 1 ? scale[j] : 1;
+                  size = fabs(start);
+                  for (p = 0; p < depth; p++) {
+                    double term = (double)x[i * ldx + p] * exact[p * n + j] * factor;
+                    want += term;
+                    size += fabs(term);
+                  }
+                  CHECK_NEAR(y[i * ldy + j], want + start,
+                             0.25 * (double)(depth + 5) * FLT_EPSILON * size);
+                  if (bytes == 1 && !accumulate) chain *= scale[j];
+                  if (bytes > 1 || !accumulate) CHECK(y[i * ldy + j] == chain);
+                }
+              part_free(few);
+              part_free(y);
+              part_free(thin);
+            }
+          part_free(x);
+          part_free(packed);
+          part_free(w);
+          part_free(y0);
+          part_free(scale);
+          part_free(exact);
+        }
+  }
+}
+
+/* A float in 16 bits is what rounding says, and a NaN whose upper bits are zero stays one. */
+TEST(halve)
+{
+  EACH {
+    START;
+    float *x = part_random(n, 3, 1);
+    uint16_t *to = (uint16_t *)part_new(n * sizeof *to);
+    for (i = 3; i < n; i += 7) x[i] = bf16_of_bits(i % 2 ? 0x7f800001u : 0xffc00000u);
+    for (i = 4; i < n; i += 5) x[i] = bf16_of_bits(i % 2 ? 0x3f808000u : 0x3f818000u);
+    if (n > 9) x[9] = 3.4e38f;
+    k->halve(to, x, n);
+    for (i = 0; i < n; i++) {
+      float back = bf16_of_bits((uint32_t)to[i] << 16);
+      CHECK(x[i] != x[i] ? back != back : back == igpt__round_bf16(x[i]));
+    }
+    part_free(x);
+    part_free(to);
+  }
+}
+
+/* Peaks of columns, wherever they are, NaN for what is not finite; and bytes, ties to even. */
+TEST(quantise)
+{
+  EACH {
+    START;
+    const size_t lanes = 48;
+    float *x, *most, factor[48];
+    int8_t *to;
+    size_t p;
+    if (n > 130) continue;
+    x = part_random(n * lanes, 90, 1);
+    most = part_random(lanes, 95, 2);
+    to = (int8_t *)part_new(n * lanes);
+    for (i = 0; i < lanes; i++) {
+      factor[i] = i % 3 ? 1.0f : 0.5f;
+      most[i] = fabsf(most[i]);
+      if (n) x[i % n * lanes + i] = i % 2 ? 100.0f : -100.0f;
+    }
+    for (p = 0; p + 4 < n; p += 5) x[p * lanes + 7] = (float)p - 0.5f;
+    if (n > 2) {
+      x[2 * lanes + 17] = NAN;
+      x[1 * lanes + 33] = -HUGE_VALF;
+    }
+    k->quantise(to, x, factor, lanes, n);
+    for (p = 0; p < n; p++)
+      for (i = 0; i < lanes; i++)
+        if (fabsf(x[p * lanes + i]) <= 127)
+          CHECK_INT(to[p * lanes + i], rint((double)(x[p * lanes + i] * factor[i])));
+    {
+      float *before = part_copy(most, lanes);
+      k->peaks(most, x, lanes, n);
+      for (i = 0; i < lanes; i++) {
+        float top = before[i];
+        for (p = 0; p < n; p++) if (fabsf(x[p * lanes + i]) > top) top = fabsf(x[p * lanes + i]);
+        if (n > 2 && (i == 17 || i == 33)) CHECK(most[i] != most[i]);
+        else CHECK(most[i] == top);
+      }
+      part_free(before);
+    }
+    part_free(x);
+    part_free(most);
+    part_free(to);
   }
 }
 
@@ -742,6 +957,9 @@ TEST(beyond)
 TEST(table)
 {
   int isa;
+#ifdef TEST_KERNELS
+  CHECK_INT(igpt_isa_best(), TEST_KERNELS);        /* as tests/machines.sh knows this machine */
+#endif
   CHECK(igpt_isa_supported(IGPT_ISA_AUTO) && igpt_isa_supported(IGPT_ISA_GENERIC));
   CHECK(igpt_isa_supported(igpt_isa_best()) && igpt_isa_best() != IGPT_ISA_AUTO);
   CHECK(igpt_kernels_for(IGPT_ISA_AUTO) == igpt_kernels_for(igpt_isa_best()));
@@ -765,6 +983,7 @@ int main(void)
   RUN(exponential);
   RUN(exp_sum);
   RUN(softmax_block);
+  RUN(class_loss);
   RUN(norm);
   RUN(gelu);
 #ifndef IGPT_NO_TRAIN
@@ -779,6 +998,9 @@ int main(void)
   RUN(rounding);
   RUN(tile_and_thin);
   RUN(thin_shapes);
+  RUN(narrow);
+  RUN(halve);
+  RUN(quantise);
   RUN(dots);
   RUN(nearest);
   RUN(among);

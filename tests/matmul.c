@@ -66,8 +66,8 @@ static void product(igpt_isa isa, float *c, size_t ldc, const operands *o, shape
 {
   const igpt_kernels *k = igpt_kernels_for(isa);
   part_math m;
-  part_math_open(&m, isa, igpt__matmul_shared(k, s.n, s.k), igpt__matmul_worker(k), workers, order,
-                 round);
+  part_math_open(&m, isa, igpt__matmul_shared(k, s.n, s.k), igpt__matmul_worker(k, s.n, s.k),
+                 workers, order, round);
   igpt__matmul(&m.math, c, ldc, o->a, o->a_row, o->a_column, o->b, o->b_row, o->b_column, s.m,
                s.n, s.k, accumulate);
   part_math_close(&m);

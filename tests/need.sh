@@ -1,9 +1,11 @@
 #!/bin/sh
-# tests/need.sh [check]: the one thing that the tool needs beside cc and make, the stb headers.
+# tests/need.sh: what is needed beside cc and make, which is the stb headers for the tool.
 #
-# With `check`: status 0 if the compiler finds them. Without: installs Debian's libstb-dev where
-# they are missing, as root or through sudo without a password; where that cannot be, says what to
-# do.
+#   need.sh                     installs Debian's libstb-dev where they are missing
+#   need.sh check               status 0 if the compiler finds them; installs nothing
+#   need.sh install PACKAGE...  installs these, and removes nothing for it
+#
+# It installs as root or through sudo without a password; where that cannot be, it says what to do.
 cc=${CC:-cc}
 
 have_stb() {
@@ -13,25 +15,33 @@ have_stb() {
   return 1
 }
 
-have_stb && exit 0
-[ "${1:-}" = check ] && exit 1
-
-as_root=
-if [ "$(id -u)" != 0 ]; then
-  if sudo -n true 2>/dev/null; then as_root="sudo -n"; else as_root=none; fi
-fi
-if command -v apt-get >/dev/null 2>&1 && [ "$as_root" != none ]; then
-  echo "installing libstb-dev (stb_image.h, with which the tool reads pictures)"
-  export DEBIAN_FRONTEND=noninteractive
-  $as_root apt-get install -y -qq libstb-dev >/dev/null 2>&1 ||
-    { $as_root apt-get update -qq && $as_root apt-get install -y -qq libstb-dev; } >/dev/null 2>&1
-  have_stb && exit 0
-  why="apt-get could not install libstb-dev"
-elif command -v apt-get >/dev/null 2>&1; then
-  why="this user may not install packages"
-else
+install() {   # status 1, and the reason in $why
+  as_root=
+  if [ "$(id -u)" != 0 ]; then
+    if sudo -n true 2>/dev/null; then as_root="sudo -n"; else as_root=none; fi
+  fi
   why="this system has no apt-get"
-fi
-echo "stb_image.h is missing, and $why: apt-get install libstb-dev, or let CPATH name a folder" \
+  command -v apt-get >/dev/null 2>&1 || return 1
+  why="this user may not install packages"
+  [ "$as_root" != none ] || return 1
+  why="apt-get could not install it"
+  export DEBIAN_FRONTEND=noninteractive
+  get="$as_root apt-get --no-remove install -y -qq $*"
+  $get >/dev/null 2>&1 || { $as_root apt-get update -qq && $get; } >/dev/null 2>&1
+}
+
+case ${1:-} in
+  install)
+    shift
+    install "$@" && exit 0
+    echo "missing: $*; $why" >&2
+    exit 1 ;;
+  check) have_stb; exit ;;
+esac
+
+have_stb && exit 0
+echo "installing libstb-dev (stb_image.h, with which the tool reads pictures)"
+install libstb-dev && have_stb && exit 0
+echo "stb_image.h is missing, and ${why}: apt-get install libstb-dev, or let CPATH name a folder" \
      "with stb_image.h, stb_image_write.h and stb_image_resize2.h" >&2
 exit 1

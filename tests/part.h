@@ -1,6 +1,6 @@
 /* part.h: what the tests of single parts share: arrays with an inaccessible page behind them,
-   runners that call tasks in unkind orders, numbers to compute with, a log and a counting
-   allocator. Include after igpt.h.                                                               */
+   runners that call tasks in unkind orders, numbers to compute with, small models, a log, a
+   counting allocator and paper. Include after igpt.h.                                            */
 
 #ifndef PART_H
 #define PART_H
@@ -121,6 +121,8 @@ static inline void part_run(void *user, igpt_task *task, void *arg, size_t count
 
 /* ---- what matmul and attention need --------------------------------------------------------- */
 
+#ifdef IGPT_IMPLEMENTATION
+
 typedef struct part_math {
   igpt__math math;
   part_runner runner;
@@ -154,6 +156,36 @@ static inline void part_math_close(part_math *m)
   part_free(m->worker);
 }
 
+#endif /* IGPT_IMPLEMENTATION */
+
+/* ---- small models ---------------------------------------------------------------------------- */
+
+static inline igpt_config config_of(int layers, int heads, int width, int rows, int columns,
+                                    int vocabulary)
+{
+  igpt_config config;
+  memset(&config, 0, sizeof config);
+  config.layers = layers;
+  config.heads = heads;
+  config.width = width;
+  config.rows = rows;
+  config.columns = columns;
+  config.vocabulary = vocabulary;
+  return config;
+}
+
+/* Weights that say something, the class head's too. */
+static inline void part_weights(igpt_model *model)
+{
+  size_t t, i;
+  for (t = 0; t < igpt_model_tensors(model); t++) {
+    igpt_tensor tensor;
+    igpt_model_tensor_at(model, &tensor, t);
+    part_fill(tensor.data, tensor.count, 0.3f, t);
+    for (i = 0; tensor.rank == 1 && i < tensor.count; i++) tensor.data[i] += 1;
+  }
+}
+
 /* ---- what the library tells and takes -------------------------------------------------------- */
 
 /* The last sentence of the log. */
@@ -171,28 +203,57 @@ static inline void hear(void *user, igpt_result result, const char *sentence)
   strncpy(h->text, sentence, sizeof h->text - 1);
 }
 
-/* An allocator that counts, and that fails at call number `fail_at`. */
+/* A poll that says stop when it is asked for the `enough`-th time; what is done never goes back.
+   A new call begins with asked = 0. */
+typedef struct patience {
+  int asked, enough;
+  double last;
+} patience;
+
+static inline int poll_patience(void *user, double done)
+{
+  patience *p = (patience *)user;
+  CHECK(done >= (p->asked ? p->last - 1e-9 : 0) && done <= 1);
+  p->last = done;
+  return ++p->asked >= p->enough;
+}
+
+/* An allocator that counts, and that fails at call number `fail_at`, or from then on. Sizes that
+   come back are those that went out. */
 typedef struct purse {
-  int calls, fail_at;
+  int calls, fail_at, lasting;
   size_t held;
 } purse;
+
+/* Whether the call that is made now fails. */
+static inline int purse_refuses(purse *p)
+{
+  const int call = p->calls++;
+  return call == p->fail_at || (p->lasting && p->fail_at >= 0 && call > p->fail_at);
+}
 
 static inline void *purse_alloc(void *user, size_t bytes)
 {
   purse *p = (purse *)user;
-  void *block;
-  if (p->calls++ == p->fail_at) return NULL;
-  block = malloc(bytes);
+  const size_t head = 16;                   /* the size, which `free` must know */
+  char *block;
+  if (purse_refuses(p)) return NULL;
+  block = (char *)malloc(head + bytes);
   if (!block) return NULL;
-  memset(block, 0xff, bytes);               /* NaN: what is read before it is written shows */
+  memcpy(block, &bytes, sizeof bytes);
+  memset(block + head, 0xff, bytes);        /* NaN: what is read before it is written shows */
   p->held += bytes;
-  return block;
+  return block + head;
 }
 
 static inline void purse_free(void *user, void *block, size_t bytes)
 {
+  const size_t head = 16;
+  size_t given;
+  memcpy(&given, (char *)block - head, sizeof given);
+  CHECK_INT(bytes, given);
   ((purse *)user)->held -= bytes;
-  free(block);
+  free((char *)block - head);
 }
 
 static inline igpt_allocator purse_allocator(purse *p)
@@ -204,6 +265,32 @@ static inline igpt_allocator purse_allocator(purse *p)
   a.free = purse_free;
   a.user = p;
   return a;
+}
+
+/* ---- paper ----------------------------------------------------------------------------------- */
+
+typedef struct paper {            /* all that is written, one after the other */
+  char *data;
+  size_t size, room;
+} paper;
+
+static inline int paper_write(void *user, const void *from, size_t bytes)
+{
+  paper *p = (paper *)user;
+  if (p->size + bytes > p->room) {
+    p->room = 2 * (p->size + bytes);
+    p->data = (char *)realloc(p->data, p->room);
+    if (!p->data) exit(2);
+  }
+  memcpy(p->data + p->size, from, bytes);
+  p->size += bytes;
+  return 0;
+}
+
+static inline int paper_read(void *user, uint64_t offset, void *to, size_t bytes)
+{
+  memcpy(to, ((paper *)user)->data + offset, bytes);
+  return 0;
 }
 
 #endif

@@ -9,20 +9,6 @@
 
 /* ---- helpers -------------------------------------------------------------------------------- */
 
-/* A watch that stops at call number `stop_at`, and checks that progress never goes back. */
-typedef struct patience {
-  int calls, stop_at, wrong;
-  double last;
-} patience;
-
-static int patience_poll(void *user, double done)
-{
-  patience *p = (patience *)user;
-  if (!(done >= p->last && done <= 1)) p->wrong++;
-  p->last = done;
-  return p->calls++ == p->stop_at;
-}
-
 /* A set of n rows in k overlapping classes: an offset of its label in some features, and noise. */
 static void blobs(float *x, int32_t *labels, size_t n, size_t d, size_t k)
 {
@@ -270,7 +256,7 @@ TEST(two_classes_by_hand)
 TEST(standardise_far_from_zero)
 {
   enum { N = 200, D = 3 };
-  float near[N * D], far[N * D];
+  float around[N * D], away[N * D];
   int32_t labels[N];
   igpt_probe_desc desc = {0};
   igpt_probe_report a, b;
@@ -279,13 +265,13 @@ TEST(standardise_far_from_zero)
   size_t i;
   for (i = 0; i < N; i++) labels[i] = (int32_t)(i % 3);
   for (i = 0; i < N * D; i++) {
-    near[i] = (float)(igpt_rng_below(&rng, 12) + (i % D == i / D % 3 ? 3 : 0)) / 8;
-    far[i] = near[i] + 1048576.0f;          /* exact: eighths have room above 2^20 */
+    around[i] = (float)(igpt_rng_below(&rng, 12) + (i % D == i / D % 3 ? 3 : 0)) / 8;
+    away[i] = around[i] + 1048576.0f;        /* exact: eighths have room above 2^20 */
   }
   desc.standardise = 1;
   desc.tolerance = 1e-7;
-  CHECK_INT(igpt_probe_fit(&p, &a, near, labels, N, D, &desc), IGPT_OK);
-  CHECK_INT(igpt_probe_fit(&q, &b, far, labels, N, D, &desc), IGPT_OK);
+  CHECK_INT(igpt_probe_fit(&p, &a, around, labels, N, D, &desc), IGPT_OK);
+  CHECK_INT(igpt_probe_fit(&q, &b, away, labels, N, D, &desc), IGPT_OK);
   CHECK_NEAR(a.objective, b.objective, 1e-6 * a.objective);
   for (i = 0; i < 9; i++)
     CHECK_NEAR(igpt_probe_weights(q, NULL, NULL)[i], igpt_probe_weights(p, NULL, NULL)[i], 1e-4);
@@ -293,21 +279,49 @@ TEST(standardise_far_from_zero)
   igpt_probe_destroy(q);
 }
 
-/* Rows that are certain: the loss is far below the rounding of 1, and must not be lost in it. */
+/* More features than its matrix of second moments takes: found without one. */
+TEST(wide_features)
+{
+  enum { N = 12, D = 4128 };                  /* whole tiles of every kernel */
+  float *x = part_random(N * D, 1, 18);
+  int32_t labels[N], guessed[N];
+  igpt_probe_desc desc = {0};
+  igpt_probe_report report;
+  igpt_probe *probe = NULL;
+  int i;
+  for (i = 0; i < N; i++) labels[i] = i % 3;
+  CHECK_INT(igpt_probe_fit(&probe, &report, x, labels, N, D, &desc), IGPT_OK);
+  CHECK(report.converged);
+  CHECK_INT(igpt_probe_predict(probe, guessed, NULL, x, N), IGPT_OK);
+  for (i = 0; i < N; i++) CHECK_INT(guessed[i], labels[i]);
+  igpt_probe_destroy(probe);
+  part_free(x);
+}
+
+/* Rows that are certain: the loss is far below the rounding of 1, and must not be lost in it. And
+   rows that are as wrong as can be. Label 1 of three classes, in columns by turns. */
 TEST(small_losses_are_exact)
 {
+  enum { N = 16 };
   const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_AUTO);
-  float z[3] = {-20, 1, -19};
-  double others = exp(-21.0) + exp(-20.0);
-  CHECK_NEAR(igpt__probe_loss(z, 3, 1, kernels) / others, 1, 1e-6);
-  CHECK_NEAR((double)z[1] / others, -1, 1e-6);
-  CHECK_NEAR((double)z[0] / exp(-21.0), 1, 1e-6);
-  z[0] = 100;                               /* and a row that is as wrong as can be */
-  z[1] = -100;
-  z[2] = 100;
-  CHECK_NEAR(igpt__probe_loss(z, 3, 1, kernels), 200 + log(2.0), 1e-4);
-  CHECK_NEAR(z[0], 0.5, 1e-6);
-  CHECK_NEAR(z[1], -1, 1e-6);
+  const double others = exp(-21.0) + exp(-20.0);
+  float z[3 * N], own[N], gap[N], excess[N];
+  int i;
+  for (i = 0; i < N; i++) {
+    z[i] = i % 2 ? 100.0f : -20.0f;
+    z[N + i] = -HUGE_VALF;
+    own[i] = i % 2 ? -100.0f : 1.0f;
+    z[2 * N + i] = i % 2 ? 100.0f : -19.0f;
+  }
+  kernels->class_loss(z, own, gap, excess, 3, N);
+  for (i = 0; i < N; i += 2) {
+    CHECK_NEAR((gap[i] + log1p(excess[i])) / others, 1, 1e-6);
+    CHECK_NEAR(own[i] / others, -1, 1e-6);
+    CHECK_NEAR(z[i] / exp(-21.0), 1, 1e-6);
+    CHECK_NEAR(gap[i + 1] + log1p(excess[i + 1]), 200 + log(2.0), 1e-4);
+    CHECK_NEAR(z[i + 1], 0.5, 1e-6);
+    CHECK_NEAR(own[i + 1], -1, 1e-6);
+  }
 }
 
 TEST(sgd_comes_near)
@@ -427,17 +441,16 @@ TEST(cancelled)
       purse memory;
       igpt_result result;
       memset(&p, 0, sizeof p);
-      p.stop_at = stop;
+      p.enough = stop + 1;
       desc.method = method ? IGPT_SGD : IGPT_LBFGS;
       desc.batch = 40;
       desc.epochs = 2;
       desc.max_iterations = 20;
       desc.standardise = 1;
       desc.allocator = purse_allocator(&memory);
-      desc.watch.poll = patience_poll;
+      desc.watch.poll = poll_patience;
       desc.watch.user = &p;
       result = igpt_probe_fit(&probe, &report, plain_x, plain_labels, 150, 6, &desc);
-      CHECK_INT(p.wrong, 0);
       if (result == IGPT_OK) {
         CHECK(stop > 8);
         igpt_probe_destroy(probe);
@@ -604,6 +617,7 @@ int main(void)
   RUN(gradient);
   RUN(two_classes_by_hand);
   RUN(standardise_far_from_zero);
+  RUN(wide_features);
   RUN(small_losses_are_exact);
   RUN(sgd_comes_near);
   RUN(predict);

@@ -15,8 +15,10 @@ closing='^\([a-z]*: \)\{0,1\}[0-9][0-9]* passed, [0-9][0-9]* failed\(, [0-9]* sk
 one() {
   result=$1 name=${1##*/}; shift
   start=$(date +%s)
-  "$@" >"$result.log" 2>&1 </dev/null
+  "$@" >"$result.out" 2>&1 </dev/null
   status=$?
+  tr -d '\r' <"$result.out" >"$result.log"      # lines of Windows end with two
+  rm "$result.out"
   seconds=$(($(date +%s) - start))
   line=$(grep "$closing" "$result.log" | tail -n 1)
   set -- $(echo "$line" | tr -c '0-9\n' ' ') 

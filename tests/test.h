@@ -27,6 +27,14 @@ static const char *test_skip_reason;
 #define CHECK_NEAR(value, expected, tolerance) \
   test_near(__FILE__, __LINE__, #value, (double)(value), (double)(expected), (double)(tolerance))
 
+/* How much of something a test does: `full`, or `less` where a processor is emulated, some fifty
+   times slower than this one. A program that may have done less says so in front of its last line. */
+#ifdef TEST_EMULATED
+#define TEST_AMOUNT(full, less) (less)
+#else
+#define TEST_AMOUNT(full, less) (full)
+#endif
+
 /* Ends the running test without a verdict; the reason is printed. */
 #define SKIP(reason) do { test_skip_reason = (reason); return; } while (0)
 
@@ -68,6 +76,9 @@ static void test_run(const char *name, void (*test)(void))
 
 static int test_done(void)
 {
+#ifdef TEST_EMULATED
+  printf("emulated: the largest cases were made smaller\n");
+#endif
   printf("%d passed, %d failed", test_passed, test_failed);
   if (test_skipped) printf(", %d skipped", test_skipped);
   printf("\n");

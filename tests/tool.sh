@@ -57,7 +57,7 @@ small() { verb=$1; shift; "$tool" $verb $shape "$@"; }
 
 runs "help of the tool" --help
 all=1
-for verb in palette pretrain eval sample probe finetune classify features map plan info; do
+for verb in palette pretrain eval sample probe finetune classify features map plan info export; do
   "$tool" $verb --help >out 2>err && grep -q "^  igpt $verb " out && [ ! -s err ] || all=0
 done
 holds "help of every verb, with an example" test $all = 1
@@ -84,10 +84,31 @@ runs "eval: BERT" eval $bert $data
 runs "sample" sample $ar $drawn --count 2 --out s.png
 holds "sample: a picture" is_png s.png
 runs "sample: whole pictures" sample $ar --keep 0 --count 4 --top-k 5 --out s0.png
+runs "sample: in a byte a weight" sample $ar $drawn --precision int8 --count 2 --out s8.png
+runs "eval: in a byte a weight" eval $ar $data --precision int8
+runs "plan: of that" plan --precision int8
 runs "sample: BERT fills" sample $bert $drawn --count 2 --out sb.png
 runs "probe" probe $ar $data
 holds "probe: a line a depth, and pixels" test "$(grep -c '^layer' out)" = 4
 runs "probe: BERT votes, some depths" probe $bert $data --layer 0,2 --method sgd
+runs "probe: the colours alone" probe $ar $data --layer histogram,pixels,1
+holds "... a line each" test "$(grep -c '^layer' out)" = 3
+holds "... and the depth is the best" contains out "best layer by validation: 1 of 2"
+runs "probe: depths together" probe $ar $drawn --layer 0,2 --together 2 --json
+holds "... around the best" contains out '"first_layer": [01], "last_layer": [12], '
+runs "probe: all depths together, if so many are asked for" probe $bert $data --together 9
+holds "... all three" contains out "layers 0 to 2 together"
+runs "probe: two labels a class" probe $ar $drawn --labels 2 --layer pixels
+mv out labels0
+runs "... others" probe $ar $drawn --labels 2 --layer pixels --seed 1
+holds "... which are" sh -c 'contains() { grep -q "$1" "$2"; }
+  contains "on --labels alone" out && ! cmp -s out labels0'
+refuses "more labels than there are" "--labels 99 training" probe $ar $drawn --labels 99
+refuses "pixels together" "--together pixels" probe $ar $drawn --layer pixels --together 2
+check "pretrain: models kept on the way" small pretrain --steps 4 --evaluations 2 --snapshots \
+  --palette p.npy --out kept.safetensors
+holds "... the last is the whole one" cmp kept.4.safetensors kept.safetensors
+holds "... the first is not" test -s kept.2.safetensors -a -s kept.0.safetensors
 runs "finetune" finetune $ar $data --batch 4 --epochs 2 --out fine.safetensors
 runs "finetune: BERT, class loss alone" finetune $bert $data --batch 4 --steps 5 --generative 0 \
   --out fineb.safetensors
@@ -100,7 +121,56 @@ holds "features: labels beside them" test -s f.labels.npy
 runs "map" map $ar $drawn --count 3 --out m.png
 holds "map: a picture" is_png m.png
 runs "map: BERT" map $bert $drawn --count 2 --out mb.png
+mkdir rank
+for i in 1 2 3; do cp s.png rank/$i.png; done
+cp s0.png "rank/odd, \"name\".png"
+runs "map --score" map $ar --data rank --score --count 2 --out rank.png
+holds "... a picture" is_png rank.png
+holds "... a line a picture, and a header" test "$(grep -c '' rank.csv)" = 5
+holds "... the names, where CSV needs it in quotes" contains rank.csv 'rank/1.png$' \
+  '"rank/odd, ""name"".png"$'
+holds "... in order" sh -c 'cut -d, -f2 rank.csv | tail -n +2 | sort -cn'
+holds "... equal pictures score the same" sh -c \
+  '[ $(grep "rank/[123].png" rank.csv | cut -d, -f2,3 | uniq | wc -l) = 1 ]'
+"$tool" eval $ar --data rank --json >out 2>err
+holds "... the mean is that of eval" awk -F'[,:]' 'NR == FNR { if (FNR > 1) sum += $2; next }
+  { d = sum / 4 - $2; exit !(d < 1e-5 && d > -1e-5) }' rank.csv out
+runs "map --score: BERT, all of a part" map $bert $drawn --split val --score --out brank.png
+holds "... each is ranked" contains out "27 pictures"
+refuses "map --score, its table's name" "r.csv" map $ar --data rank --score --out r.csv
+check "pretrain: squares are hidden" small pretrain --steps 3 --palette p.npy --objective bert \
+  --mask block:3 --out block.safetensors
+check "pretrain: patches change places" small pretrain --steps 3 --palette p.npy --objective bert \
+  --mask jigsaw:4 --out jigsaw.safetensors
+runs "eval: hides what the model was trained with" eval --model block.safetensors $data
+mv out same
+"$tool" eval --model block.safetensors $data --mask block:3 >out 2>err
+holds "... which is the same" cmp same out
+"$tool" eval --model block.safetensors $data --mask pixel >out 2>err
+holds "... and not that" sh -c '[ -s out ] && ! cmp -s same out'
+runs "features: of shuffled patches" features --model jigsaw.safetensors $data --out shuffled.npy
+runs "... and of none" features --model jigsaw.safetensors $data --mask none --out whole.npy
+holds "... which are others" sh -c '! cmp -s shuffled.npy whole.npy'
+refuses "resume: another mask" "jigsaw.checkpoint --mask.is.jigsaw:4 block:2" pretrain $drawn \
+  --resume jigsaw.checkpoint --mask block:2
+for mask in block block: block:0 jigsaw:x block:2x pixels; do
+  refuses "no such mask: $mask" "--mask $mask block:K" pretrain $drawn --objective bert --mask $mask
+done
+refuses "a mask for an AR model" "--mask AR" eval $ar $data --mask pixel
+refuses "a jigsaw that does not fit" "jigsaw:3 8" eval $bert $data --mask jigsaw:3
+refuses "nats of nothing" "--mask none" eval $bert $data --mask none
+runs "export: what is hidden stays known" export jigsaw.safetensors --out j.safetensors
+holds "... as a note" grep -aq 'igpt.tool.mask":"jigsaw:4"' j.safetensors
 runs "plan" plan --preset S --batch 2
+runs "export" export fine.safetensors --out small.safetensors
+holds "export: little more than half the bytes" test \
+  $(wc -c <small.safetensors) -lt $(($(wc -c <fine.safetensors) * 3 / 4))
+"$tool" classify --model fine.safetensors $data >all.txt 2>err
+"$tool" classify --model small.safetensors $data >half.txt 2>err
+holds "export: classifies, by the classes' names" sh -c 'cut -d" " -f1-2 all.txt | sort >a.txt
+  cut -d" " -f1-2 half.txt | sort >h.txt; [ $(comm -12 a.txt h.txt | wc -l) -ge 36 ]'
+runs "the model in the box" eval --model "$root/examples/models/cifar10.safetensors" $drawn --count 3
+holds "... expects more of shapes than a uniform guess" awk '{ exit !($1 > 0 && $1 < 4) }' out
 runs "info" info fine.safetensors
 holds "info: the palette's name and the class head" contains out p.npy score.weight
 
@@ -315,6 +385,7 @@ refuses "two lengths" "--steps --minutes" pretrain $drawn --side 8 --steps 3 --m
 refuses "two lengths, before anything is read" "--steps --epochs" \
   pretrain --data nowhere --steps 3 --epochs 1
 refuses "no model" "--model" eval $drawn
+refuses "to train bytes" "INT8" pretrain $bare --precision int8 --steps 1
 refuses "a palette called as its picture" "q.png" palette $drawn --out q.png
 for end in csv svg checkpoint; do
   refuses "a model called as its .$end" "q.$end" pretrain $drawn --steps 1 --out q.$end
@@ -464,6 +535,28 @@ config '"n_head": 2, ' quick_gelu ', "scale_attn_by_inverse_layer_idx": true}'
 refuses "... with attention scaled by depth" "config.json inverse_layer true" eval --model hf $data
 config '"n_head": 2, ' quick_gelu ', "n_inner": 48}'
 refuses "... with a narrower middle" "config.json n_inner 48 16" eval --model hf $data
+config '"n_head": 2, ' quick_gelu ', "n_inner": 4294967360}'
+refuses "... whose middle is the right one past 2^32" "config.json n_inner" eval --model hf $data
+config '"n_head": 2.5, ' quick_gelu '}'
+refuses "... with half a head" "config.json n_head whole" eval --model hf $data
+config '"n_head": 2x, ' quick_gelu '}'
+refuses "... with more behind a number" "config.json n_head 2x" eval --model hf $data
+config '"n_head": 2, "n_head": 2, ' quick_gelu '}'
+refuses "... with a number twice" "config.json n_head 2 times" eval --model hf $data
+config '"n_head": 2, ' quick_gelu ', "n_inner": null, "n_inner": 48}'
+refuses "... with a null and a number" "config.json n_inner 2 times" eval --model hf $data
+config '"n_head": 2, ' quick_gelu '} {'
+refuses "... with more behind the JSON" "config.json JSON" eval --model hf $data
+config '"n_head": 2, ' quick_gelu '}'
+for clusters in '[[1, 1], [1, 1, 1, 1]]' '[[0x1p-2, 0, 0]]' '[[0, 0, 0],]' '[]'; do
+  printf '{"clusters": %s}' "$clusters" >hf/preprocessor_config.json
+  refuses "... with the colours $clusters" "preprocessor_config.json" pretrain $drawn --side 8 \
+    --layers 1 --width 8 --steps 1 --palette hf --out k.safetensors
+done
+printf '{"clusters": [[0, 0, 0]], "clusters": [[1, 1, 1]]}' >hf/preprocessor_config.json
+refuses "... with two palettes" "preprocessor_config.json clusters 2 times" pretrain $drawn \
+  --side 8 --layers 1 --width 8 --steps 1 --palette hf --out k.safetensors
+rm hf/preprocessor_config.json
 config '"n_head": 2, ' quick_gelu ', "n_inner": null}'
 runs "... with the usual one" eval --model hf $data
 refuses "... against --heads" "config.json 2 4" eval --model hf --heads 4 $data
@@ -471,6 +564,47 @@ sed -i 's/"n_positions": 64/"n_positions": 1024/' hf/config.json
 refuses "... with more positions than weights" "model.safetensors 32 8" eval --model hf $data
 rm hf/config.json
 refuses "... without config.json" "config.json" eval --model hf $data
+
+# ... and one that the tool writes. What a Python program makes of it: tests/interop/hf.py.
+runs "export --hf" export ar.safetensors --hf out.hf
+holds "... the configuration" contains out.hf/config.json '"vocab_size": 17' '"n_positions": 64' \
+  '"n_embd": 16' '"n_layer": 2' '"n_head": 2' '"resid_pdrop": 0.0' ForCausalImageModeling
+holds "... the colours" lines out.hf/preprocessor_config.json 16 '^    \[-?[01].*, .*, .*\],?$'
+runs "... eval" eval --model out.hf $data
+mv out hf.out
+"$tool" eval $ar $data >out 2>err
+holds "... says what it says of the model" cmp out hf.out
+runs "export --hf, a classifier" export fine.safetensors --hf fine.hf
+holds "... is called one" contains fine.hf/config.json ForImageClassification '"2": "square"' \
+  '"square": 2'
+holds "... without the head of pixels" sh -c 'cd fine.hf
+  ! grep -aq lm_head.weight model.safetensors && grep -aq score.weight model.safetensors'
+"$tool" classify --model fine.hf $data >out 2>err
+holds "... classifies, by the classes' names" cmp out all.txt
+LC_ALL=C sed -i 's/igpt.tool.classes/igpt.tool.clashes/' fine.hf/model.safetensors
+first=$(awk 'NR == 1 { print $2 }' all.txt)
+sed -i "s/: \"$first\"/: \"a \\\\u25a0\"/" fine.hf/config.json
+runs "... without a note of ours, by those of config.json" classify --model fine.hf $data
+holds "... whatever letters they have" sh -c 'head -n 1 out | grep -q " a ■ "'
+runs "export --hf, its other head" export fine.safetensors --hf fine.hf --head pixels
+holds "... without the class head" sh -c \
+  '! grep -aq score.weight fine.hf/model.safetensors && grep -q Causal fine.hf/config.json'
+cp -r out.hf kept.hf
+# kept: the folder is as it was
+kept() { [ "$(ls out.hf)" = "$(ls kept.hf)" ] && diff -r out.hf kept.hf; }
+refuses "export --hf, a BERT model" "bert.safetensors BERT" export bert.safetensors --hf out.hf
+refuses "export --hf, no class head" "ar.safetensors classes" \
+  export ar.safetensors --hf out.hf --head classes
+refuses "export, two outputs" "--out --hf" export ar.safetensors --hf out.hf --out x.safetensors
+refuses "export, a head of --out" "--head --hf" export ar.safetensors --head pixels
+refuses "export --hf, no such place" "nowhere" export ar.safetensors --hf nowhere/hf
+small pretrain --steps 1 --palette p.npy --out next.safetensors >out 2>err
+(trap '' XFSZ; ulimit -f 8; "$tool" export next.safetensors --hf out.hf >out 2>err); status=$?
+holds "export --hf, a file that cannot grow: status 1" test $status = 1 -a "$(grep -c '' err)" = 1
+holds "... and none of these has changed the folder" kept
+mv out.hf/model.safetensors out.hf/pytorch_model.bin
+refuses "a folder with a pickle: how it is converted" "out.hf/pytorch_model.bin save_pretrained" \
+  eval --model out.hf $data
 
 if command -v python3 >/dev/null; then
   python3 "$root/bench/peers/palette_probe.py" >out 2>err; status=$?

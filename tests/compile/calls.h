@@ -90,6 +90,10 @@ static int calls_model(const igpt_palette *palette, const igpt_runner *runner)
   sink.write = calls_write;
   sink.user = &file;
   file.used = 0;
+  CALLS_NEED(igpt_model_write_bf16(model, &sink) == IGPT_OK);
+  file.used = 0;
+  CALLS_NEED(igpt_model_write_hf(model, &sink, 0) == IGPT_OK);
+  file.used = 0;
   CALLS_NEED(igpt_model_write(model, &sink) == IGPT_OK);
   source.memory = file.bytes;
   source.size = file.used;
@@ -127,6 +131,13 @@ static int calls(void)
   CALLS_NEED(igpt_palette_encode(&palette, tokens, rgb, 64, NULL) == IGPT_OK);
   CALLS_NEED(igpt_palette_decode(&palette, back, tokens, 64) == IGPT_OK);
   CALLS_NEED(memcmp(rgb, back, sizeof rgb) == 0);
+  {
+    static uint8_t mask[64];
+    static uint16_t shown[64];
+    igpt_rng rng = igpt_rng_seed(1, 0);
+    CALLS_NEED(igpt_mask_blocks(&rng, mask, 8, 8, 2, 0) == IGPT_OK);
+    CALLS_NEED(igpt_mask_jigsaw(&rng, mask, shown, tokens, 8, 8, 4, 0) == IGPT_OK);
+  }
 
   CALLS_NEED(igpt_probe_fit(&probe, NULL, rows, labels, 8, 1, NULL) == IGPT_OK);
   CALLS_NEED(igpt_probe_predict(probe, guessed, NULL, rows, 8) == IGPT_OK);

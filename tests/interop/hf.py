@@ -2,9 +2,10 @@
 
     python3 tests/interop/hf.py [compiler flags ...]
 
-Run by hand from the root of the repository; needs cc, torch, transformers, safetensors and numpy.
-A model of ours must load there without a missing, unexpected or mismatched tensor and without a
-warning, and give the same logits within 1e-4; so must a model of theirs here.
+Run by hand from the root of the repository; needs cc, build/igpt, torch, transformers, pillow,
+safetensors and numpy. A model of ours must load there without a missing, unexpected or
+mismatched tensor and without a warning, and give the same logits within 1e-4; so must a model of
+theirs here.
 """
 
 import logging
@@ -19,12 +20,13 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import (ImageGPTConfig, ImageGPTForCausalImageModeling,
+from transformers import (AutoImageProcessor, ImageGPTConfig, ImageGPTForCausalImageModeling,
                           ImageGPTForImageClassification)
 
 TOLERANCE = 1e-4
 work = tempfile.mkdtemp(prefix="igpt-hf-")
-tool = os.path.join(work, "hf")
+half = os.path.join(work, "hf")
+tool = os.path.join("build", "igpt")
 failures = []
 
 
@@ -52,6 +54,10 @@ def close(name, ours, theirs):
 
 
 def run(*arguments):
+    return subprocess.run([half, *map(str, arguments)], capture_output=True, text=True)
+
+
+def igpt(*arguments):
     return subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True)
 
 
@@ -157,6 +163,62 @@ def classifiers(rng):
     close("ours-classes: class logits", ours("classify", path, tokens), theirs(model, tokens))
 
 
+def exported(name, classes, rng):
+    """`igpt export --hf`: the folder as it is, with its configuration and its processor."""
+    path, folder = (os.path.join(work, name + end) for end in (".safetensors", ".hf"))
+    run("make", path, 3, 4, 64, 8, 8, 512, classes, 11)
+    done = igpt("export", path, "--hf", folder)
+    check(f"{name}: exported", done.returncode == 0, done.stderr)
+    kind = ImageGPTForImageClassification if classes else ImageGPTForCausalImageModeling
+    model, info, lines = load_there(kind, folder)
+    check(f"{name}: {kind.__name__}.from_pretrained", not any(info.values()), str(info))
+    check(f"{name}: without a warning", not lines, " ".join(lines))
+    check(f"{name}: no dropout, the same start token", model.config.resid_pdrop == 0 and
+          model.config.embd_pdrop == 0 and model.config.attn_pdrop == 0 and
+          model.config.vocab_size == 513 and model.config.n_inner is None)
+    tokens = rng.integers(0, 512, (3, 64)).astype(numpy.uint16)
+    close(f"{name}: logits", ours("classify" if classes else "run", path, tokens),
+          theirs(model, tokens))
+    heard = Lines()
+    logging.getLogger("transformers").addHandler(heard)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    logging.getLogger("transformers").removeHandler(heard)
+    with safe_open(path, "pt") as file:
+        centres = numpy.array([float(x) for x in file.metadata()["igpt.centres"].split()])
+    centres = centres.reshape(512, 3)
+    check(f"{name}: colours, to the last digit", not heard.lines and numpy.array_equal(
+        numpy.float32(centres), numpy.float32(processor.clusters)), " ".join(heard.lines))
+    picture = rng.integers(0, 256, (8, 8, 3)).astype(numpy.uint8)
+    theirs_tokens = numpy.array(processor(images=[picture])["input_ids"]).reshape(-1)
+    distance = ((picture.reshape(-1, 1, 3) / 127.5 - 1 - centres) ** 2).sum(2)
+    check(f"{name}: a picture's tokens", numpy.array_equal(theirs_tokens, distance.argmin(1)))
+    if not classes:
+        return
+    shutil.rmtree(folder)
+    done = igpt("export", path, "--hf", folder, "--head", "pixels")
+    model, info, lines = load_there(ImageGPTForCausalImageModeling, folder)
+    check(f"{name}: its other head loads there", done.returncode == 0 and not lines and
+          not any(info.values()), str(info))
+    close(f"{name}: logits of pixels", ours("run", path, tokens), theirs(model, tokens))
+
+
+def pickled():
+    """The hub's first uploads: the tool says how they are converted, and what it says works."""
+    folder = os.path.join(work, "pickle")
+    shutil.copytree(os.path.join(work, "exported.hf"), folder)
+    os.remove(os.path.join(folder, "model.safetensors"))
+    state = load_file(os.path.join(work, "exported.hf", "model.safetensors"))
+    torch.save(state, os.path.join(folder, "pytorch_model.bin"))
+    done = igpt("info", folder)
+    command = done.stderr[done.stderr.find("python3 -c"):]
+    check("pickle: a command", done.returncode == 1 and command.startswith("python3"), done.stderr)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    told, before = igpt("info", folder, "--json"), igpt("info", work + "/exported.hf", "--json")
+    check("pickle: converted by it", told.returncode == 0 and
+          told.stdout.split('"palette"')[0] == before.stdout.split('"palette"')[0],
+          done.stderr[-300:] + told.stderr)
+
+
 def palette_as_tensor():
     """Why the palette stands in __metadata__: as a tensor it would be reported."""
     folder = os.path.join(work, "palette")
@@ -170,22 +232,37 @@ def palette_as_tensor():
           set(info["unexpected_keys"]) == {"palette"} and "palette" in " ".join(lines))
 
 
-def refusals():
-    folder = os.path.join(work, "bias")
-    model = fresh(ImageGPTForCausalImageModeling, config_of(2, 2, 32, 64, 16))
-    with torch.no_grad():
-        model.transformer.h[1].mlp.c_fc.bias[3] = 0.25
-    model.save_pretrained(folder)
-    numpy.save(os.path.join(work, "tokens.npy"), numpy.zeros((1, 64), numpy.uint16))
-    done = run("run", os.path.join(folder, "model.safetensors"), os.path.join(work, "tokens.npy"),
-               os.path.join(work, "x.npy"), 2)
-    check("a bias that is not zero is refused", done.returncode == 1 and
-          "transformer.h.1.mlp.c_fc.bias" in done.stderr, done.stderr.strip())
+def biases(rng):
+    """Biases as training leaves them, from theirs to ours and back."""
+    colours = os.path.join(work, "colours.npy")
+    numpy.save(colours, rng.uniform(-1, 1, (16, 3)).astype(numpy.float32))
+    for name, kind in (("biases", ImageGPTForCausalImageModeling),
+                       ("biases-classes", ImageGPTForImageClassification)):
+        folder, back = os.path.join(work, name), os.path.join(work, name + "-back")
+        more = {} if name == "biases" else {"num_labels": 7}
+        model = fresh(kind, config_of(3, 4, 64, 64, 16, **more))
+        tokens = rng.integers(0, 16, (4, 64))
+        before = theirs(model, tokens)
+        with torch.no_grad():
+            for key, value in model.named_parameters():
+                if key.endswith("bias"):
+                    value.copy_(0.3 * torch.randn_like(value))
+        model.save_pretrained(folder)
+        path, command = os.path.join(folder, "model.safetensors"), "classify" if more else "run"
+        close(f"{name}: logits", ours(command, path, tokens, 4), theirs(model, tokens))
+        check(f"{name}: the biases matter", abs(before - theirs(model, tokens)).max() > 0.1)
+        done = igpt("export", folder, "--hf", back, "--palette", colours)
+        there, info, lines = load_there(kind, back)
+        check(f"{name}: and back", done.returncode == 0 and not lines and not any(info.values()),
+              done.stderr + str(info))
+        mine, yours = model.state_dict(), there.state_dict()
+        check(f"{name}: every tensor to the bit", set(mine) == set(yours) and
+              all(torch.equal(mine[key], yours[key]) for key in mine))
 
 
 def main():
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {work}")
-    subprocess.run(["cc", "-O2", "-I.", *sys.argv[1:], "-o", tool, "tests/interop/hf.c", "-lm",
+    subprocess.run(["cc", "-O2", "-I.", *sys.argv[1:], "-o", half, "tests/interop/hf.c", "-lm",
                     "-pthread"], check=True)
     rng = numpy.random.default_rng(1)
     ours_to_theirs("ours-small", 2, 2, 32, 8, 8, 16, rng)
@@ -196,8 +273,11 @@ def main():
     theirs_to_ours("theirs-half", torch.float16, 2, 2, 32, 8, 16, rng)
     theirs_to_ours("theirs-bfloat16", torch.bfloat16, 2, 2, 32, 8, 16, rng)
     classifiers(rng)
+    exported("exported", 0, rng)
+    exported("exported-classes", 7, rng)
+    pickled()
     palette_as_tensor()
-    refusals()
+    biases(rng)
     print(f"{len(failures)} failed")
     return 1 if failures else 0
 
