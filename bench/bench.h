@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #if !defined(IGPT_NO_SIMD) && defined(__x86_64__)      /* igpt.h undefines its own name for this */
 #define BENCH_X86 1
 #include <immintrin.h>
@@ -222,6 +225,106 @@ static double bench_floor(igpt_isa isa, int memory, int processor, size_t rounds
   start = bench_clock(processor);
   bench_sink = loop(from, rounds);
   return (bench_clock(processor) - start) / (operations * (double)rounds);
+}
+
+/* ---- both processors at once ----------------------------------------------------------------- */
+
+/* Where a machine's two processors share a core, or a neighbour takes half of one, two workers are
+   not twice as fast as one. Rounds enough that waking a worker does not count. */
+enum { BENCH_PAIR_ROUNDS = 8000 };
+
+static void bench_pair_task(void *isa, size_t index, int worker)
+{
+  (void)index;
+  (void)worker;
+  if (*(const igpt_isa *)isa == IGPT_ISA_AMX) bench_tiles(0, BENCH_PAIR_ROUNDS);
+  else bench_floor(*(const igpt_isa *)isa, 1, 0, BENCH_PAIR_ROUNDS);
+}
+
+/* Two workers do the operations below, each half of them. */
+static void bench_pair(igpt_pool *pool, igpt_isa isa)
+{
+  const igpt_runner runner = igpt_pool_runner(pool);
+  runner.run(runner.user, bench_pair_task, &isa, 2);
+}
+
+static double bench_pair_operations(igpt_isa isa)
+{
+  double operations = 4.0 * 2 * 16 * 16 * 32 * 64;          /* of bench_tiles, a round */
+  if (isa != IGPT_ISA_AMX && !bench_floor_loop(isa, 1, &operations)) return 0;
+  return 2 * operations * BENCH_PAIR_ROUNDS;
+}
+
+/* ---- reading memory -------------------------------------------------------------------------- */
+
+/* The rate at which memory can be read depends on how it is asked for, and on how much of it: what
+   fits into the last cache comes faster. So an array has the size of what the floor is about, lies
+   in huge pages where the system gives them, and is read in the fastest of some ways. */
+typedef struct bench_array {
+  char  *from;
+  size_t bytes;
+  igpt_runner runner;
+  int    way;
+} bench_array;
+
+/* runs side by side in a task, and bytes that each is asked for ahead */
+static const struct { size_t runs, ahead; } bench_ways[] = {
+  { 1, 0 }, { 1, 4096 }, { 2, 2048 }, { 4, 0 }, { 4, 2048 }, { 8, 1024 }
+};
+#define BENCH_LARGE ((size_t)512 << 20)        /* bytes that no cache holds */
+enum { BENCH_WAYS = 6, BENCH_PIECES = 64, BENCH_LINE = 64, BENCH_HUGE = 1 << 21 };
+
+static void bench_read_task(void *arg, size_t index, int worker)
+{
+  const bench_array *array = (const bench_array *)arg;
+  const size_t runs = bench_ways[array->way].runs, ahead = bench_ways[array->way].ahead;
+  const size_t run = array->bytes / (BENCH_PIECES * runs) / (4 * BENCH_LINE) * (4 * BENCH_LINE);
+  const char *from = array->from + index * run * runs;
+  uint64_t sum[4] = { 0 };
+  size_t at, r, i;
+  (void)worker;
+  for (at = 0; at < run; at += 4 * BENCH_LINE)             /* a word a line brings the line */
+    for (r = 0; r < runs; r++)
+      for (i = 0; i < 4; i++) {
+        const char *line = from + r * run + at + i * BENCH_LINE;
+        if (ahead) __builtin_prefetch(line + ahead);
+        sum[i] += *(const uint64_t *)(const void *)line;
+      }
+  bench_sink = (float)(sum[0] + sum[1] + sum[2] + sum[3]);
+}
+
+/* Reads it once. */
+static void bench_read(bench_array *array)
+{
+  size_t i;
+  if (array->runner.run) array->runner.run(array->runner.user, bench_read_task, array, BENCH_PIECES);
+  else for (i = 0; i < BENCH_PIECES; i++) bench_read_task(array, i, 0);
+}
+
+static bench_array bench_array_of(size_t bytes, igpt_runner runner)
+{
+  bench_array array;
+  double best = 1e30;
+  int way, fastest = 0, i;
+  array.bytes = bytes;
+  array.runner = runner;
+  array.from = (char *)aligned_alloc(BENCH_HUGE, (bytes + 8192 + BENCH_HUGE - 1) / BENCH_HUGE *
+                                     BENCH_HUGE);
+  if (!array.from) exit(2);
+#ifdef MADV_HUGEPAGE
+  madvise(array.from, bytes, MADV_HUGEPAGE);
+#endif
+  memset(array.from, 1, bytes);
+  for (way = 0; way < BENCH_WAYS; way++)
+    for (i = 0; i < 3; i++) {
+      double start = bench_clock(0), time;
+      array.way = way;
+      bench_read(&array);
+      time = bench_clock(0) - start;
+      if (time < best) best = time, fastest = way;
+    }
+  array.way = fastest;
+  return array;
 }
 
 #endif

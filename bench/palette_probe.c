@@ -155,7 +155,7 @@ static void read_stream(void *arg, size_t index, int worker)
 {
   stream *s = (stream *)arg;
   (void)worker;
-  s->sums[index] = s->kernels->max(s->x + index * s->floats, s->floats);
+  s->sums[index] = s->kernels->maximum(s->x + index * s->floats, s->floats);
 }
 
 /* Seconds to read n floats once. */

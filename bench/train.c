@@ -1,30 +1,46 @@
 /* Training steps of three networks: the paper's iGPT-S with 2 pictures of 1024 pixels a step, 12
-   layers of width 256 with 4, 8 layers of width 128 with 8; with one worker, with two, and with a
-   peer if one is named. Each contestant is a process of its own, so that its peak memory is its
-   own; they wait in turn for their next step, so that all see the same machine. Before anything is
-   timed, the first loss has to be ln 512.
+   layers of width 256 with 4, 8 layers of width 128 with 8. Forward, loss, backward and AdamW with
+   one worker, with two, with two while another process keeps one processor busy, in bfloat16 where
+   the machine has AMX, and with the peers that are named. Then pictures of 64 x 64 beside those of
+   32 x 32: memory must grow with the pixels, not with their square. Before anything is timed, the
+   first loss has to be ln 512.
+
+   The floor: the step's operations at the rate of multiply-adds with one operand from the first
+   cache, on both processors at once, and then the 28 bytes that AdamW reads and writes a weight, at
+   the rate at which both read memory. Both rates are contestants of the race (race.h).
 
    cc -O2 -I. bench/train.c -o build/bench/train -lm -pthread
-   build/bench/train [steps, default 7] [shape 0..2] [peer's command]
+   build/bench/train [steps, default 7] [shape 0..3, default -1: all] [peers' commands ...]
 
-   A peer is started as `command --paced NAME`, says "ready" and what it is, takes a step for each
-   line that it reads, answers with the seconds, and at the end of the input with the bytes of its
-   peak: bench/peers/torch_step.py is one.                                                        */
+   A peer is started with `--paced NAME` behind its command, NAME being S, medium-cpu or small-cpu:
+   bench/peers/torch_step.py is one.                                                              */
 
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE               /* sched_setaffinity */
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
 #include "bench.h"
+#include "race.h"
 
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#include <sys/prctl.h>
+#endif
 
-static const struct { const char *name, *peers_name; int layers, heads, width, batch; } shapes[] = {
-  { "iGPT-S (24 x 512), batch 2", "S", 24, 8, 512, 2 },
-  { "12 x 256, batch 4", "medium-cpu", 12, 8, 256, 4 },
-  { "8 x 128, batch 8", "small-cpu", 8, 4, 128, 8 }
+typedef struct network {
+  const char *name, *peers_name;
+  int layers, heads, width, batch, side;
+} network;
+
+static const network networks[] = {
+  { "iGPT-S (24 x 512), batch 2", "S", 24, 8, 512, 2, 32 },
+  { "12 x 256, batch 4", "medium-cpu", 12, 8, 256, 4, 32 },
+  { "8 x 128, batch 8", "small-cpu", 8, 4, 128, 8, 32 }
 };
+static const network sizes[] = {                   /* 1024 and 4096 pixels */
+  { "12 x 256, batch 1, 32 x 32", NULL, 12, 8, 256, 1, 32 },
+  { "12 x 256, batch 1, 64 x 64", NULL, 12, 8, 256, 1, 64 }
+};
+enum { NETWORKS = 3 };
 
 #define CHECKED(call)                                                                             \
   do {                                                                                            \
@@ -35,185 +51,277 @@ static const struct { const char *name, *peers_name; int layers, heads, width, b
     }                                                                                             \
   } while (0)
 
-static igpt_config config_of(int shape)
+static igpt_config config_of(const network *n)
 {
   igpt_config config = { 0 };
-  config.layers = shapes[shape].layers;
-  config.heads = shapes[shape].heads;
-  config.width = shapes[shape].width;
+  config.layers = n->layers;
+  config.heads = n->heads;
+  config.width = n->width;
+  config.rows = config.columns = n->side;
   return config;
 }
 
-static igpt_session_desc work_of(int shape)
+static igpt_session_desc work_of(const network *n, igpt_precision precision)
 {
   igpt_session_desc work = { 0 };
-  work.batch = shapes[shape].batch;
+  work.batch = n->batch;
   work.train = 1;
   work.no_cache = 1;
+  work.precision = precision;
   return work;
 }
 
-/* ---- a contestant: its own process, paced through standard input and output ------------------ */
-
-static void take_steps(int shape, int workers)
+static igpt_plan plan_of(const network *n, igpt_precision precision)
 {
-  igpt_model_desc desc = { 0 };
-  igpt_session_desc work = work_of(shape);
-  igpt_batch batch = { 0 };
-  igpt_adam_desc adam = { 0 };
-  igpt_rng rng = igpt_rng_seed(1, 0);
-  igpt_model *model;
+  const igpt_config config = config_of(n);
+  const igpt_session_desc work = work_of(n, precision);
+  igpt_plan plan;
+  CHECKED(igpt_plan_make(&plan, &config, &work));
+  return plan;
+}
+
+/* ---- the contestants ------------------------------------------------------------------------- */
+
+typedef struct entry {
+  const network *network;
+  igpt_precision precision;
+  int workers;
+  int crowded;                    /* another process is busy on the first processor */
+} entry;
+
+typedef struct training {
   igpt_session *session;
+  igpt_model *model;
+  igpt_batch batch;
+  pid_t neighbour;                /* 0: none */
+} training;
+
+static void train_once(training *t)
+{
+  igpt_adam_desc adam = { 0 };
+  igpt_losses losses;
+  adam.rate = 1e-4f;
+  CHECKED(igpt_backward(t->session, &losses, &t->batch, NULL));
+  CHECKED(igpt_step(t->session, t->model, NULL, &adam));
+}
+
+static void step(void *arg)
+{
+  training *t = (training *)arg;
+  if (t->neighbour) kill(t->neighbour, SIGCONT);
+  train_once(t);
+  if (t->neighbour) kill(t->neighbour, SIGSTOP);
+}
+
+/* A process that multiplies and adds as fast as it can whenever it is not stopped */
+static pid_t neighbour_start(void)
+{
+  const pid_t process = fork();
+  int status;
+  if (process < 0) exit(1);
+  if (process == 0) {
+#ifdef __linux__
+    cpu_set_t first;
+    CPU_ZERO(&first);
+    CPU_SET(0, &first);
+    sched_setaffinity(0, sizeof first, &first);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+    raise(SIGSTOP);
+    for (;;) bench_floor(igpt_isa_best(), 1, 0, 1000);
+  }
+  waitpid(process, &status, WUNTRACED);
+  return process;
+}
+
+static void train(const void *arg)
+{
+  const entry *e = (const entry *)arg;
+  const size_t pixels = (size_t)(e->network->batch * e->network->side * e->network->side);
+  igpt_model_desc desc = { 0 };
+  igpt_session_desc work = work_of(e->network, e->precision);
+  igpt_rng rng = igpt_rng_seed(1, 0);
   igpt_pool *pool;
   igpt_losses losses;
-  struct rusage usage;
-  char line[16];
-  size_t i, positions = (size_t)shapes[shape].batch * 1024;
-  uint16_t *tokens = (uint16_t *)malloc(positions * sizeof *tokens);
+  training t;
+  char name[100];
+  size_t i;
+  uint16_t *tokens = (uint16_t *)malloc(pixels * sizeof *tokens);
   if (!tokens) exit(1);
-  for (i = 0; i < positions; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, 512);
-  batch.tokens = tokens;
-  batch.count = (size_t)shapes[shape].batch;
-  adam.rate = 1e-4f;
-  desc.config = config_of(shape);
-  CHECKED(igpt_model_create(&model, &desc));
-  CHECKED(igpt_pool_create(&pool, workers, NULL));
+  for (i = 0; i < pixels; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, 512);
+  memset(&t, 0, sizeof t);
+  t.neighbour = e->crowded ? neighbour_start() : 0;
+  t.batch.tokens = tokens;
+  t.batch.count = (size_t)e->network->batch;
+  desc.config = config_of(e->network);
+  CHECKED(igpt_model_create(&t.model, &desc));
+  CHECKED(igpt_pool_create(&pool, e->workers, NULL));
   work.runner = igpt_pool_runner(pool);
-  CHECKED(igpt_session_create(&session, model, &work));
-  CHECKED(igpt_backward(session, &losses, &batch, NULL));
+  CHECKED(igpt_session_create(&t.session, t.model, &work));
+  CHECKED(igpt_nll(t.session, NULL, &losses.generative, &t.batch));
   if (losses.generative < 6.2383 || losses.generative > 6.2384) {
     fprintf(stderr, "bench/train: the first loss is %g, not ln 512\n", losses.generative);
     exit(1);
   }
-  CHECKED(igpt_step(session, model, NULL, &adam));
-  printf("ready igpt.h, %s, %d worker%s\n", igpt_isa_name(igpt_isa_best()), workers,
-         workers > 1 ? "s" : "");
-  fflush(stdout);
-  while (fgets(line, sizeof line, stdin)) {
-    const double start = bench_clock(0);
-    CHECKED(igpt_backward(session, &losses, &batch, NULL));
-    CHECKED(igpt_step(session, model, NULL, &adam));
-    printf("%.9g\n", bench_clock(0) - start);
-    fflush(stdout);
-  }
-  getrusage(RUSAGE_SELF, &usage);
-  printf("%.0f\n", (double)usage.ru_maxrss * 1024);
-  igpt_session_destroy(session);
-  igpt_model_destroy(model);
+  train_once(&t);
+  snprintf(name, sizeof name, "igpt.h, %s, %s, %d worker%s%s",
+           e->precision == IGPT_BF16 ? "bfloat16" : "float32",
+           igpt_isa_name(igpt_session_resolved(t.session)->isa), e->workers,
+           e->workers > 1 ? "s" : "", e->crowded ? ", a busy neighbour" : "");
+  race_run(name, step, &t);
+  if (t.neighbour) kill(t.neighbour, SIGKILL);
+  igpt_session_destroy(t.session);
+  igpt_model_destroy(t.model);
   igpt_pool_destroy(pool);
   free(tokens);
 }
 
-/* ---- the race -------------------------------------------------------------------------------- */
+/* ---- the machine's rates --------------------------------------------------------------------- */
 
-typedef struct lane {
-  pid_t process;
-  FILE *to, *from;
-  char  name[100];
-  bench_times times;
-  double peak;
-} lane;
+typedef enum rate { MULTIPLY_ADDS, READING, TILES } rate;
 
-/* The contestant's next line */
-static const char *answer(lane *l, char *line, int size)
+static void multiply_adds(void *pool) { bench_pair((igpt_pool *)pool, igpt_isa_best()); }
+static void reading(void *array) { bench_read((bench_array *)array); }
+static void tiles(void *pool) { bench_pair((igpt_pool *)pool, IGPT_ISA_AMX); }
+
+static void measure(const void *which)
 {
-  if (!fgets(line, size, l->from)) {
-    fprintf(stderr, "bench/train: %s has stopped\n", l->name[0] ? l->name : "a contestant");
-    exit(1);
+  static void (*const steps[])(void *arg) = { multiply_adds, reading, tiles };
+  igpt_pool *pool;
+  bench_array array;
+  void *arg;
+  CHECKED(igpt_pool_create(&pool, 2, NULL));
+  arg = pool;
+  if (*(const rate *)which == READING) {
+    array = bench_array_of(BENCH_LARGE, igpt_pool_runner(pool));
+    arg = &array;
   }
-  line[strcspn(line, "\n")] = 0;
-  return line;
+  steps[*(const rate *)which](arg);
+  race_run("a rate of the machine", steps[*(const rate *)which], arg);
+  igpt_pool_destroy(pool);
 }
 
-/* command null: igpt.h with so many workers. Earlier lanes' ends are closed in the new process, so
-   that they see the end of their input when it comes. */
-static void start(lane *lanes, int index, int shape, int workers, const char *command)
+/* Seconds of the floor, by the times of the lanes that measured the rates */
+static double floor_of(const network *n, race_lane *rates, igpt_precision precision)
 {
-  lane *l = &lanes[index];
-  int to[2], from[2], i;
-  char line[200];
-  memset(l, 0, sizeof *l);
-  if (pipe(to) || pipe(from)) exit(1);
-  fflush(stdout);
-  l->process = fork();
-  if (l->process < 0) exit(1);
-  if (l->process == 0) {
-    for (i = 0; i < index; i++) {
-      fclose(lanes[i].to);
-      fclose(lanes[i].from);
-    }
-    if (dup2(to[0], 0) < 0 || dup2(from[1], 1) < 0) _exit(1);
-    close(to[0]);
-    close(to[1]);
-    close(from[0]);
-    close(from[1]);
-    if (command) {
-      char text[1000];
-      snprintf(text, sizeof text, "exec %s --paced %s", command, shapes[shape].peers_name);
-      execl("/bin/sh", "sh", "-c", text, (char *)NULL);
-      _exit(1);
-    }
-    take_steps(shape, workers);
-    exit(0);
-  }
-  close(to[0]);
-  close(from[1]);
-  l->to = fdopen(to[1], "w");
-  l->from = fdopen(from[0], "r");
-  if (!l->to || !l->from) exit(1);
-  answer(l, line, sizeof line);
-  snprintf(l->name, sizeof l->name, "%.90s", strncmp(line, "ready ", 6) ? line : line + 6);
+  const igpt_plan plan = plan_of(n, precision);
+  const int bf16 = precision == IGPT_BF16;
+  const double operation = bench_median(&rates[bf16 ? TILES : MULTIPLY_ADDS].times) /
+                           bench_pair_operations(bf16 ? IGPT_ISA_AMX : igpt_isa_best());
+  const double byte = bench_median(&rates[READING].times) / BENCH_LARGE;
+  const double products = plan.train_flops * n->batch * operation;
+  const double adam = 28 * (double)plan.parameters * byte;
+  printf("  %s: planned %.2f GB; floor %.0f ms at %.0f GFLOP/s + %.0f ms at %.1f GB/s\n",
+         bf16 ? "bfloat16" : "float32", (double)(plan.model_bytes + plan.session_bytes) * 1e-9,
+         1e3 * products, 1e-9 / operation, 1e3 * adam, 1e-9 / byte);
+  return products + adam;
 }
 
-static void race(int shape, int steps, const char *command)
+/* ---- the races ------------------------------------------------------------------------------- */
+
+static double show(const network *n, race_lane *lane)
 {
-  const struct timespec rest = { 0, 300000000 };      /* others' threads may spin for a while */
-  const igpt_config config = config_of(shape);
-  const igpt_session_desc work = work_of(shape);
-  const double positions = 1024.0 * shapes[shape].batch;
-  igpt_plan plan;
-  lane lanes[3];
-  char line[200];
-  int count = command ? 3 : 2, i, step, status;
-  CHECKED(igpt_plan_make(&plan, &config, &work));
-  for (i = 0; i < count; i++) start(lanes, i, shape, i + 1, i == 2 ? command : NULL);
-  for (step = 0; step < steps; step++)
-    for (i = 0; i < count; i++) {
-      nanosleep(&rest, NULL);
-      fputs("step\n", lanes[i].to);
-      fflush(lanes[i].to);
-      bench_note(&lanes[i].times, atof(answer(&lanes[i], line, sizeof line)));
+  const double pixels = (double)(n->batch * n->side * n->side), median = bench_median(&lane->times);
+  printf("  %-52s %6.0f tokens/s (%.0f to %.0f) %6.1f GFLOP/s, peak %.2f GB", lane->name,
+         pixels / median, pixels / lane->times.second[lane->times.count - 1],
+         pixels / lane->times.second[0],
+         1e-9 * plan_of(n, IGPT_F32).train_flops * n->batch / median, lane->peak * 1e-9);
+  return median;
+}
+
+static void race(const network *n, int steps, char **peers, int peer_count)
+{
+  static const rate rates[] = { MULTIPLY_ADDS, READING, TILES };
+  static const struct { int workers, crowded; } ways[] = { { 1, 0 }, { 2, 0 }, { 2, 1 } };
+  enum { WAYS = 3, MOST_LANES = 16 };
+  const int amx = igpt_isa_supported(IGPT_ISA_AMX), precisions = amx ? 2 : 1;
+  const int measured = amx ? 3 : 2;
+  race_lane lanes[MOST_LANES];
+  double best = 0;                /* of ours */
+  int count = 0, p, i;
+  for (i = 0; i < measured; i++) race_enter(lanes, count++, measure, &rates[i], NULL);
+  for (p = 0; p < precisions; p++)
+    for (i = 0; i < WAYS; i++) {
+      entry e;
+      e.network = n;
+      e.precision = (igpt_precision)p;
+      e.workers = ways[i].workers;
+      e.crowded = ways[i].crowded;
+      race_enter(lanes, count++, train, &e, NULL);
     }
-  printf("%s; memory planned %.2f GB\n", shapes[shape].name,
-         (double)(plan.model_bytes + plan.session_bytes) * 1e-9);
-  for (i = 0; i < count; i++) {
-    const double median = bench_median(&lanes[i].times);
-    fclose(lanes[i].to);
-    lanes[i].peak = atof(answer(&lanes[i], line, sizeof line));
-    fclose(lanes[i].from);
-    if (waitpid(lanes[i].process, &status, 0) < 0 || status) exit(1);
-    printf("  %-44s %6.0f tokens/s (%.0f to %.0f) %6.1f GFLOP/s  peak %.2f GB", lanes[i].name,
-           positions / median, positions / lanes[i].times.second[steps - 1],
-           positions / lanes[i].times.second[0],
-           1e-9 * plan.train_flops * shapes[shape].batch / median, lanes[i].peak * 1e-9);
-    if (i == 1) printf("  x%.2f of one worker", bench_median(&lanes[0].times) / median);
-    if (i == 2) printf("  igpt.h x%.2f", median / bench_median(&lanes[1].times));
+  for (i = 0; i < peer_count && count < MOST_LANES; i++) {
+    char command[1000];
+    snprintf(command, sizeof command, "exec %s --paced %s", peers[i], n->peers_name);
+    race_enter(lanes, count++, NULL, NULL, command);
+  }
+  race_turns(lanes, count, steps);
+  race_end(lanes, count);
+
+  printf("%s\n", n->name);
+  for (p = 0; p < precisions; p++) {
+    race_lane *ours = &lanes[measured + p * WAYS];
+    const double floor_time = floor_of(n, lanes, (igpt_precision)p);
+    const double one = show(n, &ours[0]);
+    double two, crowded;
+    printf("\n");
+    two = show(n, &ours[1]);
+    printf(", %.0f%% of the floor, x%.2f of one worker\n", 100 * floor_time / two, one / two);
+    crowded = show(n, &ours[2]);
+    printf(", %.2f times slower than alone\n", crowded / two);
+    best = two;
+  }
+  if (!amx)
+    printf("  bfloat16 on AMX: skipped: the processor, the system or the compiler has none, or "
+           "does not permit it\n");
+  for (i = measured + precisions * WAYS; i < count; i++) {
+    const double time = show(n, &lanes[i]);
+    printf("; igpt.h x%.2f", time / bench_median(&lanes[measured + 1].times));
+    if (amx) printf(" in float32, x%.2f in bfloat16", time / best);
     printf("\n");
   }
+}
+
+/* Pictures of 64 x 64 beside those of 32 x 32, both with two workers */
+static void race_of_sizes(int steps)
+{
+  const igpt_precision precision = igpt_isa_supported(IGPT_ISA_AMX) ? IGPT_BF16 : IGPT_F32;
+  race_lane lanes[2];
+  double bytes[2], speed[2];
+  int i;
+  for (i = 0; i < 2; i++) {
+    entry e;
+    e.network = &sizes[i];
+    e.precision = precision;
+    e.workers = 2;
+    e.crowded = 0;
+    race_enter(lanes, i, train, &e, NULL);
+  }
+  race_turns(lanes, 2, steps);
+  race_end(lanes, 2);
+  for (i = 0; i < 2; i++) {
+    const igpt_plan plan = plan_of(&sizes[i], precision);
+    bytes[i] = (double)(plan.model_bytes + plan.session_bytes);
+    printf("%s\n", sizes[i].name);
+    speed[i] = plan.train_flops / show(&sizes[i], &lanes[i]);
+    printf(", planned %.2f GB\n", bytes[i] * 1e-9);
+  }
+  printf("  4 times the pixels: memory x%.2f planned, x%.2f at the peak; GFLOP/s x%.2f\n",
+         bytes[1] / bytes[0], lanes[1].peak / lanes[0].peak, speed[1] / speed[0]);
 }
 
 int main(int argc, char **argv)
 {
   const int steps = argc > 1 ? atoi(argv[1]) : 7, only = argc > 2 ? atoi(argv[2]) : -1;
   int i;
-  if (steps < 1 || steps > BENCH_MOST || only > 2) {
-    fprintf(stderr, "bench/train [steps 1..%d] [shape 0..2, -1: all] [peer's command]\n",
-            (int)BENCH_MOST);
+  if (steps < 1 || steps > BENCH_MOST || only > NETWORKS) {
+    fprintf(stderr, "bench/train [steps 1..%d] [shape 0..%d, -1: all] [peers' commands ...]\n",
+            (int)BENCH_MOST, (int)NETWORKS);
     return 1;
   }
   bench_machine();
-  printf("float32; median of %d steps in turn (slowest to fastest)\n", steps);
-  for (i = 0; i < 3; i++)
-    if (only < 0 || i == only) race(i, steps, argc > 3 ? argv[3] : NULL);
+  printf("median of %d steps in turn (slowest to fastest)\n", steps);
+  for (i = 0; i < NETWORKS; i++)
+    if (only < 0 || i == only) race(&networks[i], steps, argv + 3, argc > 3 ? argc - 3 : 0);
+  if (only < 0 || only == NETWORKS) race_of_sizes(steps);
   return 0;
 }
