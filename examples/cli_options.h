@@ -56,7 +56,7 @@ static void *need_memory(size_t count, size_t size)
 enum {
   ON_PALETTE = 1 << 0, ON_PRETRAIN = 1 << 1, ON_EVAL = 1 << 2, ON_SAMPLE = 1 << 3,
   ON_PROBE = 1 << 4, ON_FINETUNE = 1 << 5, ON_CLASSIFY = 1 << 6, ON_FEATURES = 1 << 7,
-  ON_MAP = 1 << 8, ON_PLAN = 1 << 9, ON_INFO = 1 << 10
+  ON_MAP = 1 << 8, ON_PLAN = 1 << 9, ON_INFO = 1 << 10, ON_EXPORT = 1 << 11
 };
 
 #define ON_TRAINING (ON_PRETRAIN | ON_FINETUNE)
@@ -64,7 +64,9 @@ enum {
 #define ON_MODEL (ON_SPLIT | ON_PROBE | ON_FINETUNE)          /* what runs a finished model */
 #define ON_DATA (ON_MODEL | ON_PALETTE | ON_PRETRAIN)
 #define ON_SESSION (ON_MODEL | ON_PRETRAIN)
-#define ON_ALL (ON_DATA | ON_PLAN | ON_INFO)
+#define ON_MASKED (ON_TRAINING | ON_EVAL | ON_PROBE | ON_CLASSIFY | ON_FEATURES)
+#define ON_FILE (ON_INFO | ON_EXPORT)                         /* what reads a model alone */
+#define ON_ALL (ON_DATA | ON_PLAN | ON_FILE)
 
 struct tool;
 typedef struct verb {
@@ -81,13 +83,16 @@ static const verb *verb_table(size_t *count); /* igpt.c: the verbs in order of u
 /* ---- the table ------------------------------------------------------------------------------ */
 
 typedef enum option_id {
-  OPT_DATA, OPT_SPLIT, OPT_COUNT, OPT_SIDE, OPT_AUGMENT, OPT_MODEL, OPT_PALETTE, OPT_OUT,
+  OPT_DATA, OPT_SPLIT, OPT_COUNT, OPT_SIDE, OPT_AUGMENT, OPT_MODEL, OPT_PALETTE, OPT_OUT, OPT_HF,
+  OPT_HEAD,
   OPT_OBJECTIVE, OPT_PRESET, OPT_LAYERS, OPT_HEADS, OPT_WIDTH, OPT_COLOURS, OPT_CLASSES, OPT_PIXELS,
   OPT_BATCH, OPT_MICRO, OPT_STEPS, OPT_EPOCHS, OPT_MINUTES, OPT_RATE, OPT_SCHEDULE, OPT_WARMUP,
   OPT_WEIGHT_DECAY, OPT_CLIP, OPT_GENERATIVE, OPT_EVALUATIONS, OPT_EVAL_COUNT, OPT_PATIENCE,
-  OPT_SAVE_MINUTES, OPT_RESUME,
-  OPT_KEEP, OPT_COMPLETIONS, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_ROUNDS, OPT_SCALE,
-  OPT_LAYER, OPT_VOTES, OPT_METHOD, OPT_INVERSE_L2, OPT_STANDARDISE, OPT_ITERATIONS,
+  OPT_SAVE_MINUTES, OPT_SNAPSHOTS, OPT_RESUME,
+  OPT_MASK, OPT_SCORE, OPT_KEEP, OPT_COMPLETIONS, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_ROUNDS,
+  OPT_SCALE,
+  OPT_LAYER, OPT_TOGETHER, OPT_LABELS, OPT_VOTES, OPT_METHOD, OPT_INVERSE_L2, OPT_STANDARDISE,
+  OPT_ITERATIONS,
   OPT_SEED, OPT_WORKERS, OPT_ISA, OPT_PRECISION, OPT_RECOMPUTE, OPT_JSON, OPT_HELP,
   OPTION_COUNT
 } option_id;
@@ -120,18 +125,18 @@ static const option option_table[] = {
   { OPT_COUNT, "count", IS_WHOLE, ON_DATA & ~(ON_SAMPLE | ON_MAP), 1, MOST, NULL, "N",
     "read at most N pictures of each split; default: all" },
   { OPT_COUNT, "count", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 10000, "8", "N",
-    "how many pictures, if there are so many" },
+    "how many pictures, if there are so many; map --score: how many of each end are drawn" },
   { OPT_SIDE, "side", IS_WHOLE, ON_PALETTE | ON_PRETRAIN | ON_PLAN, 1, 1024, "32", "N",
     "pictures become N x N: the shorter side is resized to N by area, then cropped" },
-  { OPT_SIDE, "side", IS_WHOLE, ON_MODEL | ON_INFO, 1, 1024, NULL, "N",
+  { OPT_SIDE, "side", IS_WHOLE, ON_MODEL | ON_FILE, 1, 1024, NULL, "N",
     "side of the pictures, where the model's file does not say; default: what it says" },
-  { OPT_MODEL, "model", IS_TEXT, ON_MODEL | ON_INFO, 0, 0, NULL, "PATH",
+  { OPT_MODEL, "model", IS_TEXT, ON_MODEL | ON_FILE, 0, 0, NULL, "PATH",
     "a model of this tool, or a Hugging Face folder (config.json, model.safetensors, "
     "preprocessor_config.json)" },
   { OPT_MODEL, "model", IS_TEXT, ON_PRETRAIN, 0, 0, NULL, "PATH",
     "start from these weights instead of new ones; shape and palette come with them, and options "
     "that say something else are errors" },
-  { OPT_PALETTE, "palette", IS_TEXT, ON_SESSION, 0, 0, NULL, "FILE",
+  { OPT_PALETTE, "palette", IS_TEXT, ON_SESSION | ON_EXPORT, 0, 0, NULL, "FILE",
     "colours: .npy (k, 3), or a model that holds some; default: the model's, and for a new "
     "model k-means on the training pictures" },
   { OPT_OUT, "out", IS_TEXT, ON_PALETTE, 0, 0, "palette.npy", "FILE",
@@ -140,10 +145,19 @@ static const option option_table[] = {
     "the model; checkpoint (.checkpoint) and loss curve (.svg, .csv) go beside it" },
   { OPT_OUT, "out", IS_TEXT, ON_FINETUNE, 0, 0, "finetuned.safetensors", "FILE",
     "the model with its class head; checkpoint and curve (.svg, .csv) go beside it" },
+  { OPT_OUT, "out", IS_TEXT, ON_EXPORT, 0, 0, "small.safetensors", "FILE",
+    "the model in half the bytes, or ..." },
+  { OPT_HF, "hf", IS_TEXT, ON_EXPORT, 0, 0, NULL, "DIR",
+    "... a folder for Hugging Face's ImageGPT, made where there is none: config.json, "
+    "model.safetensors, preprocessor_config.json with the palette" },
+  { OPT_HEAD, "head", IS_WORD, ON_EXPORT, 0, 0, NULL, "pixels|classes",
+    "what --hf takes along, as each of their classes knows one: pixels is for "
+    "ImageGPTForCausalImageModeling, classes for ImageGPTForImageClassification; default: classes "
+    "if the model has a class head" },
   { OPT_OUT, "out", IS_TEXT, ON_SAMPLE, 0, 0, "samples.png", "FILE",
     "the picture" },
   { OPT_OUT, "out", IS_TEXT, ON_MAP, 0, 0, "map.png", "FILE",
-    "the picture" },
+    "the picture; the table of --score goes beside it as .csv" },
   { OPT_OUT, "out", IS_TEXT, ON_FEATURES, 0, 0, "features.npy", "FILE",
     "(pictures, layers, width) float32; labels go beside it as .labels.npy" },
 
@@ -152,6 +166,13 @@ static const option option_table[] = {
     "predict the next pixel, or hidden pixels from all the others" },
   { OPT_OBJECTIVE, "objective", IS_WORD, ON_MODEL, 0, 0, NULL, "ar|bert",
     "refuse a model of the other objective; default: take what the model is" },
+  { OPT_MASK, "mask", IS_TEXT, ON_PRETRAIN, 0, 0, NULL, "pixel|block:K|jigsaw:K",
+    "what BERT hides of a picture, 15 % of it: pixels one by one, as in the paper; squares of "
+    "K x K, as many as hide that much; or patches of K x K, which change places with each other "
+    "instead of being hidden, and the model tells what belongs there; default: pixel" },
+  { OPT_MASK, "mask", IS_TEXT, ON_MASKED & ~ON_PRETRAIN, 0, 0, NULL, "pixel|block:K|jigsaw:K|none",
+    "BERT models: what is hidden of a picture (see pretrain --help), or nothing; default: what the "
+    "model was trained with" },
   { OPT_PRESET, "preset", IS_WORD, ON_PRETRAIN | ON_PLAN, 0, 0, "small-cpu",
     "tiny|small-cpu|medium-cpu|S|M|L|XL",
     "shape of the network: S to XL are the paper's; tiny is 4 layers of width 64, small-cpu 8 "
@@ -160,7 +181,7 @@ static const option option_table[] = {
     "blocks; default: the preset's" },
   { OPT_HEADS, "heads", IS_WHOLE, ON_PRETRAIN | ON_PLAN, 1, 1024, NULL, "N",
     "attention heads, a divisor of the width; default: the preset's, or width / 32" },
-  { OPT_HEADS, "heads", IS_WHOLE, ON_MODEL | ON_INFO, 1, 1024, NULL, "N",
+  { OPT_HEADS, "heads", IS_WHOLE, ON_MODEL | ON_FILE, 1, 1024, NULL, "N",
     "attention heads, where the model's file does not say" },
   { OPT_WIDTH, "width", IS_WHOLE, ON_PRETRAIN | ON_PLAN, 1, 65536, NULL, "N",
     "numbers in a token's vector; default: the preset's" },
@@ -227,6 +248,8 @@ static const option option_table[] = {
     "stop early after N evaluations without a better validation accuracy" },
   { OPT_SAVE_MINUTES, "save-minutes", IS_REAL, ON_TRAINING, 0.001, 1e6, "5", "X",
     "write the checkpoint every X minutes" },
+  { OPT_SNAPSHOTS, "snapshots", IS_FLAG, ON_PRETRAIN, 0, 0, NULL, NULL,
+    "keep the model of every evaluation, beside --out as NAME.STEP.safetensors" },
   { OPT_RESUME, "resume", IS_TEXT, ON_TRAINING, 0, 0, NULL, "FILE",
     "go on from this checkpoint, bit for bit, in the files beside it; it holds the options of the "
     "run, and others are errors" },
@@ -247,10 +270,21 @@ static const option option_table[] = {
   { OPT_SCALE, "scale", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 64, "3", "N",
     "PNG pixels a picture pixel" },
 
+  { OPT_SCORE, "score", IS_FLAG, ON_MAP, 0, 0, NULL, NULL,
+    "rank all pictures of the split by nats a pixel, the most likely first: a table, and a picture "
+    "of both ends" },
+
   /* probing */
   { OPT_LAYER, "layer", IS_TEXT, ON_PROBE, 0, 0, "all", "N|all|a,b,c",
     "depths: l is the input of block l after its norm, the last is after the final norm; "
-    "`pixels` is the raw-pixel baseline, part of `all`" },
+    "`pixels` is the raw-pixel baseline, part of `all`; `histogram` another, how often each colour "
+    "of the palette is there" },
+  { OPT_TOGETHER, "together", IS_WHOLE, ON_PROBE, 2, 100, NULL, "N",
+    "at the end, one probe on the features of N neighbouring depths side by side, the best one in "
+    "their middle (the paper: 5)" },
+  { OPT_LABELS, "labels", IS_WHOLE, ON_PROBE, 1, 1e9, NULL, "N",
+    "fit on N pictures of each class, drawn by --seed; the best depth is not fitted again with the "
+    "validation pictures" },
   { OPT_LAYER, "layer", IS_TEXT, ON_FEATURES, 0, 0, "all", "N|all|a,b,c",
     "depths: l is the input of block l after its norm, the last is after the final norm" },
   { OPT_VOTES, "votes", IS_WHOLE, ON_PROBE | ON_FINETUNE | ON_CLASSIFY, 1, 101, "5", "N",
@@ -273,8 +307,10 @@ static const option option_table[] = {
     "threads; 0: one a processor; no result depends on it" },
   { OPT_ISA, "isa", IS_WORD, ON_DATA | ON_PLAN, 0, 0, "auto", "auto|generic|avx2|avx512|amx|neon",
     "instruction set; amx multiplies in bf16 alone, and auto takes it for that where it can" },
-  { OPT_PRECISION, "precision", IS_WORD, ON_SESSION | ON_PLAN, 0, 0, "f32", "f32|bf16|auto",
-    "of the operands of matrix products; sums, weights and moments are float32" },
+  { OPT_PRECISION, "precision", IS_WORD, ON_SESSION | ON_PLAN, 0, 0, "f32",
+    "f32|bf16|int8|auto",
+    "of the operands of matrix products; sums, weights and moments are float32. int8: the matrices "
+    "in a byte a weight, to use a model, not to train it" },
   { OPT_RECOMPUTE, "recompute", IS_WORD, ON_PRETRAIN | ON_FINETUNE | ON_PLAN, 0, 0, "no", "no|yes",
     "yes: training keeps the activations of one layer and computes the others again: a quarter "
     "slower, much less memory, the same bits" },
@@ -429,9 +465,9 @@ static void parse_options(options *o, const verb *v, int argc, char **argv)
     size_t length;
     const option *row;
     if (strncmp(argv[a], "--", 2) != 0) {
-      if (v->bit != ON_INFO || given(o, OPT_MODEL))
+      if (!(v->bit & ON_FILE) || given(o, OPT_MODEL))
         die("%s does not take the argument '%s': options begin with --", v->name, argv[a]);
-      set_option(o, find_option("model", 5, ON_INFO), argv[a], 1);
+      set_option(o, find_option("model", 5, v->bit), argv[a], 1);
       continue;
     }
     length = strcspn(name, "=");

@@ -13,6 +13,9 @@
 #include "dataset.h"
 #include "plot.h"
 
+/* How pictures are hidden from BERT models. */
+typedef enum mask_kind { MASK_PIXEL, MASK_BLOCK, MASK_JIGSAW, MASK_NONE } mask_kind;
+
 typedef struct tool {
   options      o;
   int          argc;              /* of the whole command, to say how it is resumed */
@@ -24,6 +27,8 @@ typedef struct tool {
   igpt_palette palette;           /* colours is 0 as long as there is none */
   igpt_session *session;
   igpt_watch   watch;             /* of the sessions that are opened; zero: none */
+  mask_kind    mask;              /* --mask, or that of the model */
+  int          mask_side;
 } tool;
 
 /* ---- results of the library ----------------------------------------------------------------- */
@@ -220,63 +225,101 @@ static const char *json_end(const char *p, int depth)
   if (*p != '{' && *p != '[') return (plain = strcspn(p, ",:]}[{\" \t\r\n")) ? p + plain : NULL;
   if (depth > 60) return NULL;
   close = *p == '{' ? '}' : ']';
-  for (p = json_space(p + 1); *p != close; p = json_space(p)) {
+  p = json_space(p + 1);
+  if (*p == close) return p + 1;
+  for (;;) {
+    if (close == '}') {                       /* "key": */
+      p = *p == '"' ? json_end(p, depth + 1) : NULL;
+      if (!p || *(p = json_space(p)) != ':') return NULL;
+      p++;
+    }
     p = json_end(p, depth + 1);
     if (!p) return NULL;
     p = json_space(p);
-    if (*p == ',' || *p == ':') p++;
-    else if (*p != close) return NULL;
+    if (*p == close) return p + 1;
+    if (*p++ != ',') return NULL;
+    p = json_space(p);
   }
-  return p + 1;
 }
 
-/* The value of a key of the object at p (which json_end has accepted); null if it has none. */
-static const char *json_find(const char *p, const char *key)
+/* The value of a key of the object at p (which json_end has accepted); null if it has none. `times`
+   (may be null): how often it is there. */
+static const char *json_find(const char *p, const char *key, int *times)
 {
   const size_t length = strlen(key);
+  const char *found = NULL;
+  if (times) *times = 0;
   p = json_space(p);
   if (*p != '{') return NULL;
   for (p = json_space(p + 1); *p && *p != '}'; p = json_space(p)) {
     const char *name = p + 1, *end = json_end(p, 1), *value;
     value = end ? json_space(end) : NULL;
-    if (!value || *value != ':') return NULL;
+    if (!value || *value != ':') break;
     value = json_space(value + 1);
-    if (*p == '"' && (size_t)(end - name) == length + 1 && !memcmp(name, key, length)) return value;
+    if (*p == '"' && (size_t)(end - name) == length + 1 && !memcmp(name, key, length)) {
+      if (!found) found = value;
+      if (!times) break;
+      ++*times;
+    }
     p = json_end(value, 1);
-    if (!p) return NULL;
+    if (!p) break;
     p = json_space(p);
     if (*p == ',') p++;
   }
-  return NULL;
+  return found;
+}
+
+/* The same in the file `path`, which must not say it twice. */
+static const char *json_value(const char *path, const char *object, const char *key)
+{
+  int times;
+  const char *p = json_find(object, key, &times);
+  if (times > 1) die("%s: has \"%s\" %d times", path, key, times);
+  return p;
 }
 
 /* A whole file as a string that holds one JSON object. */
 static char *json_file(const char *path)
 {
   uint8_t *bytes;
+  const char *end;
   size_t count;
   char *made;
   need_file(image_read_file(&bytes, &count, path, (size_t)1 << 26, file_error, sizeof file_error));
   made = need_memory(count + 1, 1);
   memcpy(made, bytes, count);
   free(bytes);
-  if (strlen(made) != count || *json_space(made) != '{' || !json_end(made, 0))
-    die("%s: not a JSON object", path);
+  end = strlen(made) == count && *json_space(made) == '{' ? json_end(made, 0) : NULL;
+  if (!end || *json_space(end)) die("%s: not a JSON object", path);
   return made;
+}
+
+/* Past the number at p, all of which is one; null if it is something else. */
+static const char *json_real(const char *p, double *value)
+{
+  char *end;
+  *value = strtod(p, &end);                 /* reads more than JSON has: "0x1p3", "nan" */
+  return end > p && strspn(p, "+-.0123456789eE") >= (size_t)(end - p) && end == json_end(p, 0)
+           ? end : NULL;
 }
 
 static double json_number(const char *path, const char *object, const char *key, double low,
                           double high)
 {
-  const char *p = json_find(object, key);
-  char *end;
+  const char *p = json_value(path, object, key);
   double value;
   if (!p) die("%s: has no \"%s\"", path, key);
-  value = strtod(p, &end);
-  if (end == p || !(value >= low && value <= high))
+  if (!json_real(p, &value) || !(value >= low && value <= high))
     die("%s: \"%s\" is %.*s, and must be a number from %g to %g", path, key,
         (int)strcspn(p, ",}\n"), p, low, high);
   return value;
+}
+
+static int json_whole(const char *path, const char *object, const char *key, int low, int high)
+{
+  const double value = json_number(path, object, key, low, high);
+  if (value != floor(value)) die("%s: \"%s\" is %g, and must be a whole number", path, key, value);
+  return (int)value;
 }
 
 /* Bytes of the UTF-8 character at s; 0 if there is none. */
@@ -319,12 +362,16 @@ static void print_json_text(const char *s)
 /* ---- notes in the header of a safetensors file ---------------------------------------------- */
 
 /* The library writes what a model needs to be read. The tool adds what people want to know: names
-   of classes, options of a run. They go into "__metadata__" as one more string while the file is
-   written; readers that do not know it, the library among them, pass it over. */
+   of classes, options of a run. They go into "__metadata__" as more strings while the file is
+   written; readers that do not know them, the library among them, pass them over. */
+typedef struct file_note {
+  const char *key, *value;        /* null value: no such note */
+} file_note;
+
 typedef struct noted_file {
   igpt_result (*body)(void *user, const igpt_sink *sink);
   void *user;
-  const char *note;               /* "key":"value", with as many spaces as make 8 bytes of 8 */
+  const char *note;               /* "key":"value", ... with as many spaces as make 8 bytes of 8 */
   const igpt_sink *sink;
   uint8_t head[25];               /* the header's length, and {"__metadata__":{ */
   size_t held;
@@ -361,28 +408,32 @@ static igpt_result noted_body(void *user, const igpt_sink *sink)
   return file->body(file->user, &through);
 }
 
-/* Writes what `body` does as `path`, with value (null: none) as metadata `key`. */
-static void save_noted(const char *path, const char *key, const char *value,
+/* Writes what `body` does as `path`, with notes as metadata. */
+static void save_noted(const char *path, const file_note *notes, size_t count,
                        igpt_result (*body)(void *user, const igpt_sink *sink), void *user)
 {
   noted_file file;
-  char *inside, *note;
-  size_t room;
-  if (!value) {
-    need(igpt_file_replace(path, &sentences, body, user), path);
-    return;
+  char *text = need_memory(1, 1);
+  size_t i;
+  for (i = 0; i < count; i++) {
+    char *inside, *longer;
+    size_t room;
+    if (!notes[i].value) continue;
+    inside = json_escape(notes[i].value);
+    room = strlen(text) + strlen(notes[i].key) + strlen(inside) + 20;
+    longer = need_memory(room, 1);
+    snprintf(longer, room, "%s\"%s\":\"%s\",", text, notes[i].key, inside);
+    while (strlen(longer) % 8) strcat(longer, " ");
+    free(inside);
+    free(text);
+    text = longer;
   }
   memset(&file, 0, sizeof file);
-  inside = json_escape(value);
-  room = strlen(key) + strlen(inside) + 20;
-  file.note = note = need_memory(room, 1);
-  snprintf(note, room, "\"%s\":\"%s\",", key, inside);
-  while (strlen(note) % 8) strcat(note, " ");
+  file.note = text;
   file.body = body;
   file.user = user;
   need(igpt_file_replace(path, &sentences, noted_body, &file), path);
-  free(note);
-  free(inside);
+  free(text);
 }
 
 /* The JSON header of a safetensors file, from malloc; null if `path` is no such file. */
@@ -408,11 +459,9 @@ static char *file_header(const char *path)
   return header;
 }
 
-/* The string `key` of a header's "__metadata__", from malloc; null if there is none. */
-static char *header_note(const char *header, const char *key)
+/* The JSON string at p, from malloc; null if there is none. */
+static char *json_text(const char *p)
 {
-  const char *metadata = header ? json_find(header, "__metadata__") : NULL;
-  const char *p = metadata ? json_find(metadata, key) : NULL;
   char *made, *to;
   if (!p || *p++ != '"') return NULL;
   made = to = need_memory(strlen(p) + 1, 1);
@@ -422,7 +471,7 @@ static char *header_note(const char *header, const char *key)
       code = (unsigned char)*p++;
       if (code == 'n') code = '\n';
       if (code == 't') code = '\t';
-      if (code == 'u' && sscanf(p, "%4x", &code) == 1 && strlen(p) >= 4) {
+      if (code == 'u' && strspn(p, "0123456789abcdefABCDEF") >= 4 && sscanf(p, "%4x", &code) == 1) {
         p += 4;
         if (code >= 0x800) {
           *to++ = (char)(0xe0 | code >> 12);
@@ -437,6 +486,13 @@ static char *header_note(const char *header, const char *key)
     *to++ = (char)code;
   }
   return made;
+}
+
+/* The string `key` of a header's "__metadata__", from malloc; null if there is none. */
+static char *header_note(const char *header, const char *key)
+{
+  const char *metadata = header ? json_find(header, "__metadata__", NULL) : NULL;
+  return json_text(metadata ? json_find(metadata, key, NULL) : NULL);
 }
 
 /* ---- files that belong together ------------------------------------------------------------- */
@@ -478,6 +534,30 @@ static void keep_outputs(void)
   drop_outputs();                 /* frees the names: the files have gone */
 }
 
+typedef struct text_file { FILE *file; char *text; size_t length; } text_file;
+
+static igpt_result text_body(void *user, const igpt_sink *sink)
+{
+  const text_file *made = user;
+  return sink->write(sink->user, made->text, made->length) ? IGPT_WRITE_ERROR : IGPT_OK;
+}
+
+/* A stream to write text to, and its end: the text becomes an output of that name. */
+static FILE *begin_text(text_file *made)
+{
+  made->file = open_memstream(&made->text, &made->length);
+  if (!made->file) die("no memory for a text");
+  return made->file;
+}
+
+static void save_text(text_file *made, const char *name)
+{
+  const char *fresh = fresh_output(name);
+  if (fclose(made->file)) die("no memory for %s", name);
+  need(igpt_file_replace(fresh, &sentences, text_body, made), fresh);
+  free(made->text);
+}
+
 /* ---- the machine ---------------------------------------------------------------------------- */
 
 static void open_machine(tool *t)
@@ -501,7 +581,7 @@ static double physical_memory(void)
 
 /* Streams of random numbers: a kind, and which picture or epoch. Sampling has the kind 0. */
 enum { STREAM_ORDER = 1, STREAM_PICTURE, STREAM_EVALUATION, STREAM_PIXELS, STREAM_PROMPTS,
-       STREAM_TIES };
+       STREAM_TIES, STREAM_LABELS };
 
 static uint64_t seed_of(const tool *t) { return (uint64_t)t->o.value[OPT_SEED].whole; }
 
@@ -665,29 +745,32 @@ static void palette_from_npy(igpt_palette *palette, const char *path)
 static int palette_from_folder(igpt_palette *palette, const char *folder)
 {
   char *path = join(folder, "preprocessor_config.json"), *json;
-  const char *p, *end;
+  const char *p;
   size_t n = 0;
   if (!is_file(path)) {
     free(path);
     return 0;
   }
   json = json_file(path);
-  p = json_find(json, "clusters");
+  p = json_value(path, json, "clusters");
   if (!p || *p != '[') die("%s: has no \"clusters\": [[r, g, b], ...]", path);
-  for (end = json_end(p, 1); p < end;) {
-    char *after;
-    p += strspn(p, "[], \t\r\n");
-    if (p >= end) break;
+  for (p = json_space(p + 1); *p != ']'; n += 3) {
+    int i;
     if (n == 3 * IGPT_PALETTE_MAX)
       die("%s: \"clusters\" holds more than %d colours", path, IGPT_PALETTE_MAX);
-    (&palette->centre[0][0])[n] = strtof(p, &after);
-    if (after == p || !(fabsf((&palette->centre[0][0])[n]) <= 1.01f))
-      die("%s: number %zu of \"clusters\" is %.*s, and colours lie in -1..1", path, n,
-          (int)strcspn(p, ",] \n"), p);
-    p = after;
-    n++;
+    for (i = 0; i < 3; i++) {
+      double value;
+      const char *end = *p == (i ? ',' : '[') ? json_real(p = json_space(p + 1), &value) : NULL;
+      if (!end || !(fabs(value) <= 1.01))
+        die("%s: number %d of colour %zu of \"clusters\" is no number in -1..1", path, i, n / 3);
+      palette->centre[n / 3][i] = (float)value;
+      p = json_space(end);
+    }
+    if (*p != ']') die("%s: colour %zu of \"clusters\" has not three numbers", path, n / 3);
+    p = json_space(p + 1);
+    if (*p == ',') p = json_space(p + 1);
   }
-  if (n < 3 || n % 3) die("%s: \"clusters\" holds %zu numbers, not three a colour", path, n);
+  if (!n) die("%s: \"clusters\" holds no colours", path);
   palette->colours = (int)(n / 3);
   name_palette(palette, folder);
   free(json);
@@ -753,9 +836,9 @@ static void fit_palette(tool *t, const pictures *p, igpt_kmeans_report *report)
 
 /* ---- the model ------------------------------------------------------------------------------ */
 
-static int json_says(const char *json, const char *name, const char *value)
+static int json_says(const char *path, const char *json, const char *name, const char *value)
 {
-  const char *found = json_find(json, name);
+  const char *found = json_value(path, json, name);
   return found && !strncmp(found, value, strlen(value));
 }
 
@@ -763,33 +846,58 @@ static int json_says(const char *json, const char *name, const char *value)
 static void hugging_face_config(const tool *t, igpt_config *config, const char *folder)
 {
   char *path = join(folder, "config.json"), *json = json_file(path);
-  const char *activation = json_find(json, "activation_function");
-  const char *inner = json_find(json, "n_inner");
-  const int positions = (int)json_number(path, json, "n_positions", 1, 1 << 24);
-  config->layers = (int)json_number(path, json, "n_layer", 1, 1000);
-  config->heads = (int)json_number(path, json, "n_head", 1, 1024);
-  config->width = (int)json_number(path, json, "n_embd", 1, 65536);
-  config->vocabulary = (int)json_number(path, json, "vocab_size", 2, 65536) - 1;
-  config->norm_epsilon = (float)json_number(path, json, "layer_norm_epsilon", 0, 1);
+  const char *activation = json_value(path, json, "activation_function");
+  const char *inner = json_value(path, json, "n_inner");
+  const int positions = json_whole(path, json, "n_positions", 1, 1 << 24);
+  config->layers = json_whole(path, json, "n_layer", 1, 1000);
+  config->heads = json_whole(path, json, "n_head", 1, 1024);
+  config->width = json_whole(path, json, "n_embd", 1, 65536);
+  config->vocabulary = json_whole(path, json, "vocab_size", 2, 65536) - 1;
+  config->norm_epsilon = (float)json_number(path, json, "layer_norm_epsilon", 1e-30, 0.5);
   if (activation && strncmp(activation, "\"quick_gelu\"", 12) != 0)
     die("%s: \"activation_function\" is %.*s, and must be \"quick_gelu\"", path,
         (int)strcspn(activation, ",}\n"), activation);
-  if (json_says(json, "scale_attn_weights", "false"))
+  if (json_says(path, json, "scale_attn_weights", "false"))
     die("%s: \"scale_attn_weights\" is false, and must be true", path);
-  if (json_says(json, "scale_attn_by_inverse_layer_idx", "true"))
+  if (json_says(path, json, "scale_attn_by_inverse_layer_idx", "true"))
     die("%s: \"scale_attn_by_inverse_layer_idx\" is true, and must be false", path);
-  if (inner && strncmp(inner, "null", 4) != 0 && atoi(inner) != 4 * config->width)
-    die("%s: \"n_inner\" is %d, and must be 4 times \"n_embd\", which is %d", path, atoi(inner),
-        config->width);
+  if (inner && strncmp(inner, "null", 4) != 0) {
+    const int middle = json_whole(path, json, "n_inner", 1, 4 * 65536);
+    if (middle != 4 * config->width)
+      die("%s: \"n_inner\" is %d, and must be 4 times \"n_embd\", which is %d", path, middle,
+          config->width);
+  }
   if (given(&t->o, OPT_HEADS) && whole(&t->o, OPT_HEADS) != config->heads)
     die("%s: \"n_head\" is %d, and --heads is %d", path, config->heads, whole(&t->o, OPT_HEADS));
   config->rows = config->columns =
       given(&t->o, OPT_SIDE) ? whole(&t->o, OPT_SIDE) : (int)(sqrt((double)positions) + 0.5);
-  if (config->rows * config->rows != positions)
-    die("%s: \"n_positions\" is %d, which is not %d x %d", path, positions, config->rows,
-        config->rows);
+  if (config->rows * config->rows != positions) {
+    if (given(&t->o, OPT_SIDE))
+      die("%s: \"n_positions\" is %d, which is not %d x %d", path, positions, config->rows,
+          config->rows);
+    config->rows = config->columns = 0;       /* the model's file may say them */
+  }
   free(json);
   free(path);
+}
+
+/* The file with the weights: `path` itself, or what a Hugging Face folder calls so. From malloc. */
+static char *model_file(const char *path)
+{
+  char *made;
+  if (is_folder(path)) return join(path, "model.safetensors");
+  made = need_memory(strlen(path) + 1, 1);
+  return strcpy(made, path);
+}
+
+/* The first uploads of ImageGPT hold a pickle, which runs what it likes when it is read. */
+static void no_safetensors(const char *folder)
+{
+  char *pickle = join(folder, "pytorch_model.bin");
+  if (!is_file(pickle)) die("%s: has no model.safetensors", folder);
+  die("%s: is a pickle, which this tool does not read; write it as model.safetensors with: "
+      "python3 -c \"from transformers import ImageGPTForCausalImageModeling as M; "
+      "M.from_pretrained('%s').save_pretrained('%s')\"", pickle, folder, folder);
 }
 
 /* Opens a model: our file, or the folder of a Hugging Face one. classes > 0 asks for a class
@@ -803,8 +911,8 @@ static void load_model(tool *t, const char *path, int classes)
   d.config.classes = classes;
   if (is_folder(path)) {
     hugging_face_config(t, &d.config, path);
-    inside = join(path, "model.safetensors");
-    if (!is_file(inside)) die("%s: has no model.safetensors", path);
+    inside = model_file(path);
+    if (!is_file(inside)) no_safetensors(path);
   } else {
     if (given(&t->o, OPT_SIDE)) d.config.rows = d.config.columns = whole(&t->o, OPT_SIDE);
     if (given(&t->o, OPT_HEADS)) d.config.heads = whole(&t->o, OPT_HEADS);
@@ -841,6 +949,90 @@ static void find_palette(tool *t, const char *path)
   if (t->palette.colours) need(igpt_model_set_palette(t->model, &t->palette), path);
 }
 
+#define MASK_NOTE "igpt.tool.mask"
+
+/* "block:4" -> MASK_BLOCK, 4; `where` says whose it is in a sentence. */
+static void read_mask(tool *t, const char *typed, const char *where)
+{
+  static const char *const names[] = { "pixel", "block:", "jigsaw:", "none" };
+  int kind;
+  for (kind = 0; kind < 4; kind++) {
+    const size_t n = strlen(names[kind]);
+    char *end = NULL;
+    long side = 0;
+    if (strncmp(typed, names[kind], n) != 0) continue;
+    if (names[kind][n - 1] != ':' && typed[n]) continue;
+    if (names[kind][n - 1] == ':') {
+      side = typed[n] >= '0' && typed[n] <= '9' ? strtol(typed + n, &end, 10) : 0;
+      if (side < 1 || side > 1 << 15 || *end) break;
+    }
+    t->mask = (mask_kind)kind;
+    t->mask_side = (int)side;
+    return;
+  }
+  die("%s is '%s', and must be pixel, block:K or jigsaw:K%s, K from 1 to 32768", where, typed,
+      t->o.verb->bit & ON_PRETRAIN ? "" : ", or none");
+}
+
+/* What is hidden of pictures: what --mask says, else what the model of `path` (null: a new one) was
+   trained with. */
+static void settle_mask(tool *t, const char *path)
+{
+  const char *typed = text(&t->o, OPT_MASK);
+  char *inside = path ? model_file(path) : NULL, *header = inside ? file_header(inside) : NULL;
+  char *kept = header_note(header, MASK_NOTE);
+  if (typed && t->config.objective != IGPT_BERT)
+    die("--mask is '%s', and belongs to BERT models: this one is AR", typed);
+  if (typed) read_mask(t, typed, "--mask");
+  else if (kept) read_mask(t, kept, path);
+  if (t->mask == MASK_JIGSAW &&
+      (t->config.rows % t->mask_side || t->config.columns % t->mask_side ||
+       t->config.rows * t->config.columns / t->mask_side / t->mask_side < 2))
+    die("the mask is jigsaw:%d, and pictures of %d x %d are no two or more such patches",
+        t->mask_side, t->config.columns, t->config.rows);
+  if (t->mask == MASK_NONE && t->o.verb->bit & (ON_PRETRAIN | ON_EVAL)) {
+    if (typed) die("--mask is 'none', and %s is about what is hidden", t->o.verb->name);
+    t->mask = MASK_PIXEL;
+  }
+  free(kept);
+  free(header);
+  free(inside);
+}
+
+/* What read_mask would read. */
+static const char *mask_text(const tool *t)
+{
+  static char sided[20];
+  if (t->mask == MASK_PIXEL || t->mask == MASK_NONE) return t->mask ? "none" : "pixel";
+  snprintf(sided, sizeof sided, "%s:%d", t->mask == MASK_BLOCK ? "block" : "jigsaw", t->mask_side);
+  return sided;
+}
+
+/* The note about the mask for a model's file: none for pixels, the usual ones. */
+static file_note mask_note(const tool *t)
+{
+  file_note note = { MASK_NOTE, NULL };
+  if (t->config.objective == IGPT_BERT && t->mask != MASK_PIXEL) note.value = mask_text(t);
+  return note;
+}
+
+/* Hides part of a picture: its mask (T), and what is shown where the mask is 1. Returns what
+   igpt_batch.shown must be for that: `shown`, or null. */
+static const uint16_t *draw_mask(const tool *t, igpt_rng *rng, uint8_t *mask, uint16_t *shown,
+                                 const uint16_t *tokens)
+{
+  const int rows = t->config.rows, columns = t->config.columns;
+  switch (t->mask) {
+    case MASK_PIXEL: igpt_mask_random(rng, mask, (size_t)rows * (size_t)columns, 0); break;
+    case MASK_BLOCK: need(igpt_mask_blocks(rng, mask, rows, columns, t->mask_side, 0), NULL); break;
+    case MASK_JIGSAW:
+      need(igpt_mask_jigsaw(rng, mask, shown, tokens, rows, columns, t->mask_side, 0), NULL);
+      return shown;
+    case MASK_NONE: memset(mask, 0, (size_t)rows * (size_t)columns); break;
+  }
+  return NULL;
+}
+
 /* --model with its palette. */
 static void open_model(tool *t)
 {
@@ -851,6 +1043,7 @@ static void open_model(tool *t)
   if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))
     die("%s: the objective is %s, and --objective is %s", path, objective_name(t->config.objective),
         text(&t->o, OPT_OBJECTIVE));
+  settle_mask(t, path);
 }
 
 /* ---- the session ---------------------------------------------------------------------------- */
@@ -897,17 +1090,18 @@ static int choose_micro(const tool *t, size_t batch)
 #define AT_ONCE 64                /* pictures a call, so that progress shows */
 
 /* A BERT model looks at masked pictures in evaluation too. The mask of picture n is a function of
-   the seed, n and the vote alone. Null for AR models. */
-static const uint8_t *masks_of(const tool *t, uint8_t *mask, size_t first, size_t count, int vote)
+   the seed, n and the vote alone. AR models see all. */
+static void hide_pixels(const tool *t, igpt_batch *batch, uint8_t *mask, uint16_t *shown,
+                        size_t first, int vote)
 {
   const size_t T = tokens_of(t);
   size_t i;
-  if (t->config.objective != IGPT_BERT) return NULL;
-  for (i = 0; i < count; i++) {
+  for (i = 0; i < batch->count && t->config.objective == IGPT_BERT; i++) {
     igpt_rng rng = stream(t, STREAM_EVALUATION, (uint64_t)vote << 40 | (first + i));
-    igpt_mask_random(&rng, mask + i * T, T, 0);
+    batch->mask = mask;
+    batch->shown = draw_mask(t, &rng, mask + i * T, shown + i * T, batch->tokens + i * T) ? shown
+                                                                                          : NULL;
   }
-  return mask;
 }
 
 typedef igpt_result look_function(tool *t, void *user, const igpt_batch *batch, size_t first);
@@ -919,17 +1113,19 @@ static int for_each_batch(tool *t, const pictures *p, size_t count, int vote, co
 {
   const size_t T = tokens_of(t);
   uint8_t *mask = need_memory(AT_ONCE * T, 1);
+  uint16_t *shown = need_memory(AT_ONCE * T, sizeof *shown);
   igpt_result result = IGPT_OK;
   size_t first;
   for (first = 0; first < count && !result; first += AT_ONCE) {
     igpt_batch batch;
+    memset(&batch, 0, sizeof batch);
     batch.count = count - first < AT_ONCE ? count - first : AT_ONCE;
     batch.tokens = p->tokens + first * T;
-    batch.labels = NULL;
-    batch.mask = masks_of(t, mask, first, batch.count, vote);
+    hide_pixels(t, &batch, mask, shown, first, vote);
     progress("%s %zu of %zu", doing, first, count);
     result = look(t, user, &batch, first);
   }
+  free(shown);
   free(mask);
   if (result != IGPT_CANCELLED) need(result, text(&t->o, OPT_MODEL));
   *last_sentence = 0;

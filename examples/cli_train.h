@@ -72,6 +72,7 @@ typedef struct run {
 
   uint16_t *tokens;               /* (batch, T) */
   uint8_t  *mask;                 /* (batch, T), BERT */
+  uint16_t *shown;                /* (batch, T), BERT's jigsaws */
   int32_t  *labels;               /* (batch) */
   uint8_t  *rgb;                  /* two pictures */
   uint32_t *order;                /* of the pictures in epoch `order_epoch` */
@@ -125,6 +126,7 @@ static igpt_batch next_batch(run *r)
   const int hidden = t->config.objective == IGPT_BERT;
   igpt_batch batch;
   size_t i;
+  memset(&batch, 0, sizeof batch);
   for (i = 0; i < r->batch; i++) {
     const uint64_t p = r->at.picture + i;
     const size_t index = picture_at(r, p);
@@ -139,7 +141,8 @@ static igpt_batch next_batch(run *r)
     } else {
       memcpy(tokens, r->train->tokens + index * T, T * sizeof *tokens);
     }
-    if (hidden) igpt_mask_random(&rng, r->mask + i * T, T, 0);
+    if (hidden && draw_mask(t, &rng, r->mask + i * T, r->shown + i * T, tokens))
+      batch.shown = r->shown;
     if (r->train->set.labels) r->labels[i] = r->train->set.labels[index];
   }
   batch.count = r->batch;
@@ -222,7 +225,7 @@ static void add_row(run *r, const double *row)
 }
 
 /* The rows that an interrupted run left, up to the step of its checkpoint; 0 if there is no such
-   file. */
+   file. A row of that very step belongs to the checkpoint if that one adds up anew. */
 static int read_curve(run *r)
 {
   FILE *file = fopen(r->csv, "r");
@@ -236,8 +239,8 @@ static int read_curve(run *r)
       if (end == p) row[i] = NAN;                           /* an empty field */
     }
     /* neither the header, nor the guess for step 0 that class heads once began with */
-    if (row[ROW_STEP] <= (double)r->at.step && (row[ROW_STEP] > 0 || !classifies(r)))
-      add_row(r, row);
+    if (row[ROW_STEP] < (double)r->at.step + (r->at.user[3] == 0) &&
+        (row[ROW_STEP] > 0 || !classifies(r))) add_row(r, row);
   }
   if (file) fclose(file);
   return file != NULL;
@@ -291,18 +294,27 @@ static igpt_result model_body(void *user, const igpt_sink *sink)
 #define OPTIONS_NOTE "igpt.tool.options"
 #define CLASSES_NOTE "igpt.tool.classes"
 
-static void write_weights(run *r, int with_model)
+static void save_model(run *r, const char *path)
 {
-  r->at.seconds = elapsed(r);
-  save_noted(fresh_output(r->checkpoint), OPTIONS_NOTE, r->options, checkpoint_body, r);
-  if (with_model) save_noted(fresh_output(r->out), CLASSES_NOTE, r->names, model_body, r);
+  const file_note used[] = { { CLASSES_NOTE, r->names }, mask_note(r->t) };
+  save_noted(path, used, 2, model_body, r);
 }
 
-/* Checkpoint and curve, and the model on request, all of them or none. */
+static void write_weights(run *r, int with_model)
+{
+  const file_note resumed = { OPTIONS_NOTE, r->options };
+  r->at.seconds = elapsed(r);
+  save_noted(fresh_output(r->checkpoint), &resumed, 1, checkpoint_body, r);
+  if (with_model) save_model(r, fresh_output(r->out));
+}
+
+/* Curve and checkpoint, and the model on request, all of them or none. That is their order: if the
+   process is killed when only some have their names, the curve has rows that its checkpoint does
+   not know of, which are passed over, or the checkpoint holds the weights that the model lacks. */
 static void save_run(run *r, int with_model)
 {
-  write_weights(r, with_model);
   write_curve(r, fresh_output(r->csv), fresh_output(r->svg));
+  write_weights(r, with_model);
   keep_outputs();
   r->saved_step = r->at.step;
   r->saved = now();
@@ -353,7 +365,8 @@ static void say_how_to_resume(const run *r)
    "rate=0.005". */
 static const option_id run_options[] = {
   OPT_SEED, OPT_BATCH, OPT_MICRO, OPT_STEPS, OPT_EPOCHS, OPT_MINUTES, OPT_RATE, OPT_SCHEDULE,
-  OPT_WARMUP, OPT_WEIGHT_DECAY, OPT_CLIP, OPT_AUGMENT, OPT_GENERATIVE, OPT_ISA, OPT_PRECISION
+  OPT_WARMUP, OPT_WEIGHT_DECAY, OPT_CLIP, OPT_AUGMENT, OPT_GENERATIVE, OPT_MASK, OPT_ISA,
+  OPT_PRECISION
 };
 
 static const option *option_of(const tool *t, option_id id)
@@ -434,7 +447,8 @@ static void restore_option(tool *t, const char *path, const option *row, char *k
   }
   set_option(&old, row, kept, 1);
   if (value->given && !(row->kind == IS_WORD && !strcmp(value->text, "auto")) &&
-      (row->kind == IS_REAL ? old.value[row->id].real != value->real
+      (row->kind == IS_TEXT ? strcmp(kept, value->text) != 0
+       : row->kind == IS_REAL ? old.value[row->id].real != value->real
                             : old.value[row->id].whole != value->whole))
     die("%s: the run's --%s is %s, and here it is %s", path, row->name, kept, value->text);
   *value = old.value[row->id];
@@ -460,7 +474,7 @@ static void restore_options(tool *t)
   header = file_header(path);
   kept = header_note(header, OPTIONS_NOTE);
   if (header && tuning != (kept ? kept_line(kept, "generative")
-                                : json_find(header, "score.weight") != NULL))
+                                : json_find(header, "score.weight", NULL) != NULL))
     die("%s: is a checkpoint of %s, and the verb is %s", path, tuning ? "pretrain" : "finetune",
         t->o.verb->name);
   for (i = 0; kept && i < COUNT_OF(run_options); i++)
@@ -612,6 +626,7 @@ static int evaluate_run(run *r)
   }
   add_row(r, row);
   r->at.user[2] = r->at.user[3] = 0;
+  r->saved_step = UINT64_MAX;     /* a checkpoint of this step was one before the row */
   r->busy = 0;
   r->busy_pictures = 0;
   r->reserve = now() - began;
@@ -640,6 +655,7 @@ static void open_run(run *r)
   r->svg = beside(r->out, ".svg");
   r->tokens = need_memory(r->batch * T, sizeof *r->tokens);
   r->mask = need_memory(r->batch * T, 1);
+  r->shown = need_memory(r->batch * T, sizeof *r->shown);
   r->labels = need_memory(r->batch, sizeof *r->labels);
   r->rgb = need_memory(2 * T, 3);
   r->order = need_memory(r->train->count, sizeof *r->order);
@@ -649,6 +665,7 @@ static void open_run(run *r)
   else r->steps = ceil(real(&t->o, OPT_EPOCHS) * (double)r->train->count / (double)r->batch);
   r->warmup = text(&t->o, OPT_WARMUP) ? (double)whole(&t->o, OPT_WARMUP) : -1;
   settle(t, OPT_MICRO, "%d", choose_micro(t, r->batch));
+  if (t->config.objective == IGPT_BERT) settle(t, OPT_MASK, "%s", mask_text(t));
   micro = whole(&t->o, OPT_MICRO);
   if ((size_t)micro > r->batch) micro = (int)r->batch;
   t->watch.poll = watch_run;

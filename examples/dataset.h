@@ -618,7 +618,7 @@ static int dataset__add_idx(dataset__set *set, const char *path, int part)
     result = image_fail(set->error, set->capacity,
                         "%s: pictures of %u x %u, and sides of 1 to 4096 are read", path,
                         (unsigned)columns, (unsigned)rows);
-  need = 16 + (int64_t)count * (int64_t)rows * (int64_t)columns;
+  need = result ? 0 : 16 + (int64_t)count * (int64_t)rows * (int64_t)columns;    /* below 2^57 */
   if (!result && size != need)
     result = image_fail(set->error, set->capacity,
                         "%s: the file has %jd bytes, and %u pictures of %u x %u need %jd", path,
@@ -1076,7 +1076,9 @@ static int dataset__open_file(dataset__set *set, const char *path)
   } else if (strstr(name, "_X")) {
     dataset__begin(set, DATASET_STL10, name, 96);
     result = dataset__add_stl(set, path, NULL, part);
-  } else if (strstr(name, "_batch") || (size % 3073 == 0 && size % 3074 != 0)) {
+  } else if (strstr(name, "_batch") ||
+             (!dataset__matches(name, "train", ".bin") && !dataset__matches(name, "test", ".bin") &&
+              size % 3073 == 0 && size % 3074 != 0)) {      /* no name of a set says which it is */
     dataset__begin(set, DATASET_CIFAR10, name, 32);
     result = dataset__add_cifar(set, path, 1, part);
     if (!result)

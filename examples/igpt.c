@@ -149,6 +149,13 @@ static double pretrain_evaluate(run *r)
 
 static void pretrain_evaluated(run *r, const double *row)
 {
+  if (given(&r->t->o, OPT_SNAPSHOTS)) {
+    char end[60], *path;
+    snprintf(end, sizeof end, ".%.0f.safetensors", row[ROW_STEP]);
+    path = beside(r->out, end);
+    save_model(r, path);
+    free(path);
+  }
   const char *line = json(r->t)
     ? "{\"step\": %.0f, \"train_nats\": %s, \"val_nats\": %.5f, \"tokens_per_s\": %.0f, "
       "\"seconds\": %.1f}"
@@ -233,6 +240,7 @@ static void open_pretraining(tool *t, pictures *train_set, pictures *val, datase
     t->config = *igpt_model_config(t->model);
     if (t->palette.colours) need(igpt_model_set_palette(t->model, &t->palette), "palette");
   }
+  settle_mask(t, from);
   encode_pictures(t, val);
   encode_pictures(t, train_set);
 }
@@ -431,30 +439,42 @@ static void run_sample(tool *t)
 
 /* ---- features and probe --------------------------------------------------------------------- */
 
-#define PIXELS_LAYER -1           /* the raw pixels, as a depth of their own */
+enum { HISTOGRAM_LAYER = -2, PIXELS_LAYER };  /* what needs no network, as depths of their own */
 
-/* The depths of --layer, in order: numbers in 0..L, or `all`, or (probe only) `pixels`. */
-static size_t asked_layers(const tool *t, int *layers, int pixels)
+static const char *layer_name(int layer)
+{
+  static char name[20];
+  if (layer < 0) return layer == PIXELS_LAYER ? "pixels" : "histogram";
+  snprintf(name, sizeof name, "%d", layer);
+  return name;
+}
+
+/* The depths of --layer, in order: numbers in 0..L, or `all`, or (probe only) the others; room is
+   for L + 3. */
+static size_t asked_layers(const tool *t, int *layers, int others)
 {
   const char *p = text(&t->o, OPT_LAYER);
   size_t count = 0;
   int l;
   if (!strcmp(p, "all")) {
-    if (pixels) layers[count++] = PIXELS_LAYER;
+    if (others) layers[count++] = PIXELS_LAYER;
     for (l = 0; l <= t->config.layers; l++) layers[count++] = l;
     return count;
   }
   for (;;) {
     const size_t length = strcspn(p, ",");
     char *end = NULL;
-    long value = PIXELS_LAYER;
-    if (!(pixels && length == 6 && !memcmp(p, "pixels", 6))) {
-      value = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : -2;
+    long value;
+    for (value = HISTOGRAM_LAYER; value < 0; value++)
+      if (others && length == strlen(layer_name((int)value)) &&
+          !memcmp(p, layer_name((int)value), length)) break;
+    if (value == 0) {
+      value = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : -1;
       if (value < 0 || value > t->config.layers || end != p + length)
         die("--layer is '%.*s', and must be a number from 0 to %d, %s", (int)length, p,
-            t->config.layers, pixels ? "'pixels' or 'all'" : "or 'all'");
+            t->config.layers, others ? "'pixels', 'histogram' or 'all'" : "or 'all'");
     }
-    if (count == (size_t)t->config.layers + 2) die("--layer names more depths than there are");
+    if (count == (size_t)t->config.layers + 3) die("--layer names more depths than there are");
     layers[count++] = (int)value;
     p += length;
     if (!*p++) return count;
@@ -550,22 +570,20 @@ static double probe_test(const tool *t, const probe_data *d, const igpt_probe *p
   return part;
 }
 
-typedef struct probe_best { int layer; double val, test; int pixels /* may be it */; } probe_best;
+typedef struct probe_best {
+  int    layer;
+  double val, test;
+  int    others;                  /* 1: what needs no network may be it */
+} probe_best;
 
-static const char *layer_name(int layer)
-{
-  static char name[20];
-  snprintf(name, sizeof name, layer == PIXELS_LAYER ? "pixels" : "%d", layer);
-  return name;
-}
-
-/* Fits on train, chooses by validation, and for the best depth so far fits again on both. */
+/* Fits on train, chooses by validation, and for the best depth so far fits again on both, but with
+   --labels, which says how many labels there are. */
 static void probe_layer(const tool *t, const probe_data *d, int layer, const float *x,
                         probe_best *best)
 {
   igpt_probe *probe = fit_probe(t, d, x, d->train);
   const double val = probe_val(d, probe, x), test = probe_test(t, d, probe, x);
-  const char *quote = layer == PIXELS_LAYER ? "\"" : "";
+  const char *quote = layer < 0 ? "\"" : "";
   igpt_probe_destroy(probe);
   if (json(t))
     result_line("{\"layer\": %s%s%s, \"val\": %.4f, \"test\": %.4f}", quote, layer_name(layer),
@@ -573,10 +591,12 @@ static void probe_layer(const tool *t, const probe_data *d, int layer, const flo
   else
     result_line("layer %6s   val %6.2f %%   test %6.2f %%", layer_name(layer), 100 * val,
                 100 * test);
-  if ((layer == PIXELS_LAYER && !best->pixels) || val <= best->val) return;
-  probe = fit_probe(t, d, x, d->train + d->val);
+  if ((layer < 0 && !best->others) || val <= best->val) return;
   best->layer = layer;
   best->val = val;
+  best->test = test;
+  if (given(&t->o, OPT_LABELS)) return;
+  probe = fit_probe(t, d, x, d->train + d->val);
   best->test = probe_test(t, d, probe, x);
   igpt_probe_destroy(probe);
 }
@@ -594,17 +614,28 @@ static void pixel_features(const tool *t, const pictures *p, float *x)
   free(rgb);
 }
 
-static void probe_pixels(tool *t, probe_data *d, const pictures *sets, probe_best *best)
+/* Parts of the pixels that have each colour: (N, V) into x. */
+static void histogram_features(const tool *t, const pictures *p, float *x)
 {
+  const size_t T = tokens_of(t), V = (size_t)t->config.vocabulary;
+  size_t i, j;
+  for (i = 0; i < p->count; i++)
+    for (j = 0; j < T; j++) x[i * V + p->tokens[i * T + j]] += 1 / (float)T;
+}
+
+static void probe_others(tool *t, probe_data *d, const pictures *sets, int layer, probe_best *best)
+{
+  void (*const features)(const tool *t, const pictures *p, float *x) =
+      layer == PIXELS_LAYER ? pixel_features : histogram_features;
   const int votes = d->votes;
   float *x;
-  d->D = 3 * tokens_of(t);
-  d->votes = 1;                   /* pixels are never masked */
+  d->D = layer == PIXELS_LAYER ? 3 * tokens_of(t) : (size_t)t->config.vocabulary;
+  d->votes = 1;                   /* nothing is hidden */
   x = need_memory(probe_rows(d) * d->D, sizeof *x);
-  pixel_features(t, &sets[0], x);
-  pixel_features(t, &sets[1], x + d->train * d->D);
-  pixel_features(t, &sets[2], x + (d->train + d->val) * d->D);
-  probe_layer(t, d, PIXELS_LAYER, x, best);
+  features(t, &sets[0], x);
+  features(t, &sets[1], x + d->train * d->D);
+  features(t, &sets[2], x + (d->train + d->val) * d->D);
+  probe_layer(t, d, layer, x, best);
   d->votes = votes;
   free(x);
 }
@@ -632,6 +663,72 @@ static void probe_group(tool *t, probe_data *d, const pictures *sets, const int 
   free(x);
 }
 
+/* --labels N pictures of each class, drawn; the others are dropped. */
+static void keep_labels(tool *t, pictures *p)
+{
+  const size_t T = tokens_of(t), each = (size_t)whole(&t->o, OPT_LABELS);
+  const size_t bytes = p->set.pictures ? 3 * T : 0;
+  uint32_t *order = need_memory(p->count, sizeof *order);
+  size_t *taken = need_memory((size_t)p->set.classes, sizeof *taken), i, kept = 0;
+  igpt_rng rng = stream(t, STREAM_LABELS, 0);
+  char *keep = need_memory(p->count, 1);
+  for (i = 0; i < p->count; i++) order[i] = (uint32_t)i;
+  igpt_rng_shuffle(&rng, order, p->count);
+  for (i = 0; i < p->count; i++) keep[order[i]] = taken[p->set.labels[order[i]]]++ < each;
+  for (i = 0; i < (size_t)p->set.classes; i++)
+    if (taken[i] < each)
+      die("--labels is %zu, and %s has %zu training pictures of %s", each, p->set.title, taken[i],
+          p->set.names[i]);
+  for (i = 0; i < p->count; i++) {
+    if (!keep[i]) continue;
+    memmove(p->tokens + kept * T, p->tokens + i * T, T * sizeof *p->tokens);
+    if (bytes) memmove(p->set.pictures + kept * bytes, p->set.pictures + i * bytes, bytes);
+    p->set.labels[kept++] = p->set.labels[i];
+  }
+  p->count = kept;
+  free(keep);
+  free(taken);
+  free(order);
+}
+
+/* --together: the depths around the best, or as many of them as there are, as one. */
+static void probe_together(tool *t, probe_data *d, const pictures *sets, probe_best best)
+{
+  const int last = t->config.layers, asked = whole(&t->o, OPT_TOGETHER);
+  const int count = asked > last + 1 ? last + 1 : asked;
+  int first = best.layer - (count - 1) / 2, l, pass;
+  int *layers = need_memory((size_t)count, sizeof *layers);
+  igpt_probe *probe;
+  double val, test;
+  float *x, *at;
+  if (first > last + 1 - count) first = last + 1 - count;
+  if (first < 0) first = 0;
+  for (l = 0; l < count; l++) layers[l] = first + l;
+  d->D = (size_t)count * (size_t)t->config.width;
+  x = at = need_memory(probe_rows(d) * d->D, sizeof *x);
+  for (pass = 0; pass < 2 + d->votes; pass++) {     /* (count, layers, C) is what it takes */
+    const pictures *set = &sets[pass < 2 ? pass : 2];
+    features_of(t, set, pass < 2 ? 0 : pass - 2, layers, (size_t)count, at);
+    at += set->count * d->D;
+  }
+  probe = fit_probe(t, d, x, d->train);
+  val = probe_val(d, probe, x);
+  if (!given(&t->o, OPT_LABELS)) {
+    igpt_probe_destroy(probe);
+    probe = fit_probe(t, d, x, d->train + d->val);
+  }
+  test = probe_test(t, d, probe, x);
+  igpt_probe_destroy(probe);
+  if (json(t))
+    result_line("{\"first_layer\": %d, \"last_layer\": %d, \"val\": %.4f, \"test_accuracy\": %.4f}",
+                first, first + count - 1, val, test);
+  else
+    result_line("layers %d to %d together: val %.2f %%, test %.2f %%", first, first + count - 1,
+                100 * val, 100 * test);
+  free(x);
+  free(layers);
+}
+
 static void run_probe(tool *t)
 {
   static const dataset_split splits[] = { DATASET_TRAIN, DATASET_VALIDATION, DATASET_TEST };
@@ -640,7 +737,7 @@ static void run_probe(tool *t)
   probe_best best = { 0, -1, 0, 1 };
   int *layers;
   int32_t *labels;
-  size_t layer_count, group, i;
+  size_t layer_count, group, i, j;
   open_model(t);
   memset(&d, 0, sizeof d);
   for (i = 0; i < 3; i++) {
@@ -649,6 +746,7 @@ static void run_probe(tool *t)
     encode_pictures(t, &sets[i]);
     if (sets[i].set.classes > d.classes) d.classes = sets[i].set.classes;
   }
+  if (given(&t->o, OPT_LABELS)) keep_labels(t, &sets[0]);
   open_session(t, whole(&t->o, OPT_BATCH), 0, 0);
   d.train = sets[0].count;
   d.val = sets[1].count;
@@ -659,28 +757,33 @@ static void run_probe(tool *t)
   memcpy(labels + d.train, sets[1].set.labels, d.val * sizeof *labels);
   d.test_labels = sets[2].set.labels;
 
-  layers = need_memory((size_t)t->config.layers + 2, sizeof *layers);
+  layers = need_memory((size_t)t->config.layers + 3, sizeof *layers);
   layer_count = asked_layers(t, layers, 1);
-  for (i = 0; i < layer_count; i++) best.pixels &= layers[i] == PIXELS_LAYER;
+  for (i = 0; i < layer_count; i++) best.others &= layers[i] < 0;
+  if (best.others && given(&t->o, OPT_TOGETHER))
+    die("--together is %d, and --layer is '%s', without a depth", whole(&t->o, OPT_TOGETHER),
+        text(&t->o, OPT_LAYER));
   for (i = 0; i < layer_count; i += group) {
-    if (layers[i] == PIXELS_LAYER) {
-      probe_pixels(t, &d, sets, &best);
+    if (layers[i] < 0) {
+      probe_others(t, &d, sets, layers[i], &best);
       group = 1;
       continue;
     }
     d.D = (size_t)t->config.width;
     group = (size_t)(physical_memory() / 8 / (double)(probe_rows(&d) * d.D * sizeof(float))) + 1;
     group = least(group, layer_count - i);
-    while (group > 1 && layers[i + group - 1] == PIXELS_LAYER) group--;
+    for (j = 1; j < group; j++) if (layers[i + j] < 0) group = j;
     probe_group(t, &d, sets, layers + i, group, &best);
   }
   if (json(t))
-    result_line(best.pixels ? "{\"best_layer\": \"%s\", \"test_accuracy\": %.4f}"
+    result_line(best.others ? "{\"best_layer\": \"%s\", \"test_accuracy\": %.4f}"
                             : "{\"best_layer\": %s, \"test_accuracy\": %.4f}",
                 layer_name(best.layer), best.test);
   else
-    result_line("best layer by validation: %s of %d; fitted again on train and validation: "
-                "test %.2f %%", layer_name(best.layer), t->config.layers, 100 * best.test);
+    result_line("best layer by validation: %s of %d; %s: test %.2f %%", layer_name(best.layer),
+                t->config.layers, given(&t->o, OPT_LABELS) ? "fitted on --labels alone"
+                : "fitted again on train and validation", 100 * best.test);
+  if (given(&t->o, OPT_TOGETHER)) probe_together(t, &d, sets, best);
 }
 
 static void run_features(tool *t)
@@ -693,7 +796,7 @@ static void run_features(tool *t)
   size_t count;
   check_output(out);
   open_looking(t, &p, 0);
-  layers = need_memory((size_t)t->config.layers + 2, sizeof *layers);
+  layers = need_memory((size_t)t->config.layers + 3, sizeof *layers);
   count = asked_layers(t, layers, 0);
   features = need_memory(p.count * count * (size_t)t->config.width, sizeof *features);
   features_of(t, &p, 0, layers, count, features);
@@ -738,15 +841,17 @@ static double file_step(const char *path)
   return value;
 }
 
-/* A resumed run whose best model lies behind it finds that model, and not another, as --out. */
-static void check_best(const run *r)
+/* A resumed run whose best model lies behind it finds that model, and not another, as --out. If its
+   checkpoint is the best, it has the weights, and a kill may have come between the two files. */
+static void check_best(run *r)
 {
   const double best = r->rows[best_row(r) * ROW_COLUMNS + ROW_STEP];
   const double want = file_step(text(&r->t->o, OPT_RESUME)) - (double)r->at.step + best;
   const double found = file_step(r->out);
-  if (found < 0) die("%s: is not there, and held the best model of the run, of step %.0f", r->out,
-                     best);
-  if (found != want)
+  if (best == (double)r->at.step && found != want) save_run(r, 1);
+  else if (found < 0)
+    die("%s: is not there, and held the best model of the run, of step %.0f", r->out, best);
+  else if (found != want)
     die("%s: has taken %.0f steps, and the best model of the run %.0f: it is another one", r->out,
         found, want);
 }
@@ -763,13 +868,42 @@ static char *class_list(const dataset *set)
   return made;
 }
 
+/* The note `key` in the file of --model, from malloc; null if there is none. */
+static char *model_note(const tool *t, const char *key)
+{
+  char *path = model_file(text(&t->o, OPT_MODEL)), *header = file_header(path);
+  char *note = header_note(header, key);
+  free(header);
+  free(path);
+  return note;
+}
+
+/* What config.json of a Hugging Face folder calls class n, from malloc; null if it does not. */
+static char *hf_class(const tool *t, int n)
+{
+  const char *folder = text(&t->o, OPT_MODEL), *names;
+  char *path, *config, *name, number[20];
+  if (!is_folder(folder)) return NULL;
+  path = join(folder, "config.json");
+  config = json_file(path);
+  names = json_find(config, "id2label", NULL);
+  snprintf(number, sizeof number, "%d", n);
+  name = json_text(names ? json_find(names, number, NULL) : NULL);
+  free(config);
+  free(path);
+  return name;
+}
+
 /* The names in --model, if there are as many as it has classes; else null. */
 static const char **model_classes(const tool *t)
 {
-  char *header = file_header(text(&t->o, OPT_MODEL)), *list = header_note(header, CLASSES_NOTE);
+  char *list = model_note(t, CLASSES_NOTE);
   const char **names = need_memory((size_t)t->config.classes, sizeof *names);
   int n = 0;
-  free(header);
+  if (!list) {
+    while (n < t->config.classes && (names[n] = hf_class(t, n)) != NULL) n++;
+    return n == t->config.classes ? names : NULL;
+  }
   for (; list && n < t->config.classes; n++) {
     names[n] = list;
     list = strchr(list, '\n');
@@ -892,19 +1026,18 @@ static void run_classify(tool *t)
 
 #define BERT_GROUPS 7             /* every pixel is hidden once, with a seventh of the others */
 
-/* Nats of every pixel: (N,T). */
-static void pixel_nats(tool *t, const pictures *p, float *nats)
+/* Nats of every pixel of pictures [first, first + number): (number,T). */
+static void pixel_nats(tool *t, const pictures *p, size_t first, size_t number, float *nats)
 {
-  const size_t count = p->count * tokens_of(t);
+  const size_t T = tokens_of(t), count = number * T;
   igpt_batch batch;
   uint8_t *group, *mask;
   float *part;
-  igpt_rng rng = stream(t, STREAM_EVALUATION, 0);
   size_t i;
   int g;
   memset(&batch, 0, sizeof batch);
-  batch.tokens = p->tokens;
-  batch.count = p->count;
+  batch.tokens = p->tokens + first * T;
+  batch.count = number;
   if (t->config.objective == IGPT_AR) {
     need(igpt_nll(t->session, nats, NULL, &batch), NULL);
     return;
@@ -912,7 +1045,11 @@ static void pixel_nats(tool *t, const pictures *p, float *nats)
   group = need_memory(count, 1);
   batch.mask = mask = need_memory(count, 1);
   part = need_memory(count, sizeof *part);
-  for (i = 0; i < count; i++) group[i] = (uint8_t)igpt_rng_below(&rng, BERT_GROUPS);
+  for (i = 0; i < number; i++) {
+    igpt_rng rng = stream(t, STREAM_EVALUATION, first + i);
+    size_t j;
+    for (j = 0; j < T; j++) group[i * T + j] = (uint8_t)igpt_rng_below(&rng, BERT_GROUPS);
+  }
   for (g = 0; g < BERT_GROUPS; g++) {
     for (i = 0; i < count; i++) mask[i] = group[i] == g;
     need(igpt_nll(t->session, part, NULL, &batch), NULL);
@@ -921,6 +1058,172 @@ static void pixel_nats(tool *t, const pictures *p, float *nats)
   free(part);
   free(mask);
   free(group);
+}
+
+/* ---- map --score ---------------------------------------------------------------------------- */
+
+typedef struct score {
+  size_t picture;
+  double nats;                    /* a pixel, mean */
+  double flat;                    /* part of the pixels that look like the one on their left */
+} score;
+
+static int by_nats(const void *a, const void *b)
+{
+  const score *x = a, *y = b;
+  if (x->nats != y->nats) return x->nats < y->nats ? -1 : 1;
+  return x->picture < y->picture ? -1 : x->picture > y->picture;
+}
+
+static void score_pictures(tool *t, const pictures *p, score *scores)
+{
+  const size_t T = tokens_of(t), columns = (size_t)t->config.columns;
+  float *nats = need_memory(AT_ONCE * T, sizeof *nats);
+  size_t first, i, j;
+  for (first = 0; first < p->count; first += AT_ONCE) {
+    const size_t number = least(AT_ONCE, p->count - first);
+    progress("scoring picture %zu of %zu", first, p->count);
+    pixel_nats(t, p, first, number, nats);
+    for (i = 0; i < number; i++) {
+      const uint16_t *tokens = p->tokens + (first + i) * T;
+      score *s = &scores[first + i];
+      s->picture = first + i;
+      for (j = 0; j < T; j++) {
+        s->nats += (double)nats[i * T + j] / (double)T;
+        s->flat += j % columns && tokens[j] == tokens[j - 1];
+      }
+      s->flat /= (double)(T - T / columns ? T - T / columns : 1);
+    }
+  }
+  free(nats);
+}
+
+/* Pearson's, of nats and flat; 0 where one of them does not vary. */
+static double score_correlation(const score *s, size_t count)
+{
+  double x = 0, y = 0, xx = 0, yy = 0, xy = 0;
+  size_t i;
+  for (i = 0; i < count; i++) {
+    x += s[i].nats / (double)count;
+    y += s[i].flat / (double)count;
+  }
+  for (i = 0; i < count; i++) {
+    xx += (s[i].nats - x) * (s[i].nats - x);
+    yy += (s[i].flat - y) * (s[i].flat - y);
+    xy += (s[i].nats - x) * (s[i].flat - y);
+  }
+  return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
+}
+
+/* A field of a CSV file, in quotes where it needs them. */
+static void put_field(FILE *to, const char *field)
+{
+  if (!strpbrk(field, ",\"\r\n")) {
+    fprintf(to, ",%s", field);
+    return;
+  }
+  fputs(",\"", to);
+  for (; *field; field++) {
+    if (*field == '"') fputc('"', to);
+    fputc(*field, to);
+  }
+  fputc('"', to);
+}
+
+static void write_scores(const pictures *p, const score *scores, const char *path)
+{
+  text_file made;
+  FILE *to = begin_text(&made);
+  size_t i;
+  fprintf(to, "rank,nats_per_pixel,flat,picture,class,file\n");
+  for (i = 0; i < p->count; i++) {
+    const size_t n = scores[i].picture;
+    fprintf(to, "%zu,%.6f,%.4f,%zu", i + 1, scores[i].nats, scores[i].flat, n);
+    put_field(to, p->set.labels ? p->set.names[p->set.labels[n]] : "");
+    put_field(to, p->set.paths ? p->set.paths[n] : "");
+    fputc('\n', to);
+  }
+  save_text(&made, path);
+}
+
+/* Two rows: the most likely pictures, and the least likely, the last of all at the end. */
+static void plot_scores(tool *t, const pictures *p, const score *scores, const char *path)
+{
+  const size_t T = tokens_of(t), each = least((size_t)whole(&t->o, OPT_COUNT), p->count);
+  uint8_t *rgb = need_memory(2 * each * T, 3);
+  char **captions = need_memory(2 * each, sizeof *captions);
+  plot_grid_desc d;
+  size_t i;
+  for (i = 0; i < 2 * each; i++) {
+    const score *s = &scores[i < each ? i : p->count - 2 * each + i];
+    original_picture(t, p, rgb + i * 3 * T, s->picture);
+    captions[i] = need_memory(40, 1);
+    snprintf(captions[i], 40, "%.3f", s->nats);
+  }
+  memset(&d, 0, sizeof d);
+  d.across = (int)each;
+  d.scale = whole(&t->o, OPT_SCALE);
+  d.title = "nats a pixel: most likely, least likely";
+  d.captions = (const char *const *)captions;
+  need_file(plot_grid(path, rgb, 2 * each, t->config.rows, t->config.columns, &d, file_error,
+                      sizeof file_error));
+  for (i = 0; i < 2 * each; i++) free(captions[i]);
+  free(captions);
+  free(rgb);
+}
+
+static void print_score(const tool *t, const pictures *p, const score *scores, size_t rank)
+{
+  const score *s = &scores[rank];
+  const char *path = p->set.paths ? p->set.paths[s->picture] : NULL;
+  if (!json(t)) {
+    result_line("%6zu  %.4f nats/pixel   flat %.2f   %6zu  %s", rank + 1, s->nats, s->flat,
+                s->picture, path ? path : "");
+    return;
+  }
+  progress_end();
+  printf("{\"rank\": %zu, \"picture\": %zu, \"nats_per_pixel\": %.6f, \"flat\": %.4f", rank + 1,
+         s->picture, s->nats, s->flat);
+  if (path) printf(", \"file\": ");
+  if (path) print_json_text(path);
+  result_line("}");
+}
+
+static void run_score(tool *t)
+{
+  const char *out = text(&t->o, OPT_OUT);
+  char *csv = beside(out, ".csv");
+  const size_t each = (size_t)whole(&t->o, OPT_COUNT);
+  pictures p;
+  score *scores;
+  double mean = 0, correlation;
+  size_t i;
+  if (!strcmp(csv, out))
+    die("--out is '%s', and the table has that name: call the picture .png", out);
+  open_model(t);
+  t->o.value[OPT_COUNT].whole = 0;                          /* all pictures are ranked */
+  read_pictures(t, &p, asked_split(t), 0, DATASET_PLAIN);
+  t->o.value[OPT_COUNT].whole = (long long)each;
+  encode_pictures(t, &p);
+  open_session(t, whole(&t->o, OPT_BATCH), 0, 0);
+  scores = need_memory(p.count, sizeof *scores);
+  score_pictures(t, &p, scores);
+  for (i = 0; i < p.count; i++) mean += scores[i].nats / (double)p.count;
+  correlation = score_correlation(scores, p.count);
+  qsort(scores, p.count, sizeof *scores, by_nats);
+  write_scores(&p, scores, csv);
+  plot_scores(t, &p, scores, fresh_output(out));
+  keep_outputs();
+  for (i = 0; i < p.count; i++)
+    if (json(t) || i < each || i + each >= p.count) print_score(t, &p, scores, i);
+  if (json(t)) {
+    result_line("{\"images\": %zu, \"mean\": %.6f, \"median\": %.6f, \"flat_correlation\": %.4f}",
+                p.count, mean, scores[p.count / 2].nats, correlation);
+    return;
+  }
+  result_line("%zu pictures of %s: mean %.4f, median %.4f nats/pixel; correlation with flat %.2f",
+              p.count, p.set.title, mean, scores[p.count / 2].nats, correlation);
+  result_line("%s, %s", out, csv);
 }
 
 static void run_map(tool *t)
@@ -933,12 +1236,16 @@ static void run_map(tool *t)
   char **captions;
   size_t T, i, j;
   check_output(out);
+  if (given(&t->o, OPT_SCORE)) {
+    run_score(t);
+    return;
+  }
   open_looking(t, &p, 0);
   T = tokens_of(t);
   nats = need_memory(p.count * T, sizeof *nats);
   rgb = need_memory(p.count * T, 3);
   captions = need_memory(p.count, sizeof *captions);
-  pixel_nats(t, &p, nats);
+  pixel_nats(t, &p, 0, p.count, nats);
   decode_tokens(t, rgb, p.tokens, p.count);
   for (i = 0; i < p.count; i++) {
     double sum = 0;
@@ -969,6 +1276,7 @@ static void print_plan(const igpt_plan *a, const igpt_plan *b, int batch)
     { "moments", a->moment_bytes, b->moment_bytes },
     { "activations", a->activation_bytes, b->activation_bytes },
     { "keys and values", a->cache_bytes, b->cache_bytes },
+    { "copied weights", a->copy_bytes, b->copy_bytes },
     { "scratch", a->scratch_bytes, b->scratch_bytes },
     { "session, in all", a->session_bytes, b->session_bytes }
   };
@@ -988,9 +1296,11 @@ static void run_plan(tool *t)
 {
   const igpt_config c = asked_config(t);
   const int batch = whole(&t->o, OPT_BATCH);
-  const igpt_session_desc use = session_desc(t, batch, 0, 1), learn = session_desc(t, batch, 1, 0);
+  const igpt_session_desc use = session_desc(t, batch, 0, 1);
+  igpt_session_desc learn = session_desc(t, batch, 1, 0);
   const int free_shape = given(&t->o, OPT_LAYERS) || given(&t->o, OPT_WIDTH);
   igpt_plan a, b;
+  if (learn.precision == IGPT_INT8) learn.precision = IGPT_BF16;     /* what then runs in int8 */
   need(igpt_plan_make(&a, &c, &use), NULL);
   need(igpt_plan_make(&b, &c, &learn), NULL);
   if (json(t)) {
@@ -1014,7 +1324,7 @@ static void print_metadata(const char *path)
   const char *p, *end;
   int length;
   if (!header) die("%s: not a safetensors file", path);
-  p = json_find(header, "__metadata__");
+  p = json_find(header, "__metadata__", NULL);
   for (end = p ? json_end(p, 1) : NULL; end && ++p < end;) {
     const char *name = p = json_space(p), *value;
     p = json_end(p, 1);
@@ -1043,7 +1353,7 @@ static void run_info(tool *t)
   char *inside;
   size_t i;
   open_model(t);
-  inside = is_folder(path) ? join(path, "model.safetensors") : NULL;
+  inside = model_file(path);
   if (json(t)) {
     printf("{\"objective\": \"%s\", \"layers\": %d, \"heads\": %d, \"width\": %d, \"rows\": %d, "
            "\"columns\": %d, \"colours\": %d, \"classes\": %d, \"parameters\": %zu, \"palette\": ",
@@ -1060,7 +1370,7 @@ static void run_info(tool *t)
   result_line("%zu parameters; palette: %s", igpt_model_parameters(t->model),
               t->palette.colours ? t->palette.name : "none");
   result_line("metadata:");
-  print_metadata(inside ? inside : path);
+  print_metadata(inside);
   result_line("tensors:                                  shape            root mean square");
   for (i = 0; i < igpt_model_tensors(t->model); i++) {
     igpt_tensor tensor;
@@ -1071,6 +1381,122 @@ static void run_info(tool *t)
     result_line("  %-38s  %-14s %10.5f", tensor.name, shape, root_mean_square(&tensor));
   }
   free(inside);
+}
+
+/* ---- export --------------------------------------------------------------------------------- */
+
+static igpt_result export_body(void *user, const igpt_sink *sink)
+{
+  return igpt_model_write_bf16(((const tool *)user)->model, sink);
+}
+
+typedef struct hf_job { const igpt_model *model; int classifier; } hf_job;
+
+static igpt_result hf_body(void *user, const igpt_sink *sink)
+{
+  const hf_job *job = user;
+  return igpt_model_write_hf(job->model, sink, job->classifier);
+}
+
+/* What their ImageGPTConfig says, where its defaults are not ours: dropout, for one. */
+static void write_hf_config(const tool *t, const char *path, int classifier)
+{
+  const igpt_config *c = &t->config;
+  const char **names = classifier ? model_classes(t) : NULL;
+  text_file made;
+  FILE *to = begin_text(&made);
+  int i, turn;
+  fprintf(to, "{\n  \"architectures\": [\"ImageGPTFor%s\"],\n  \"model_type\": \"imagegpt\",\n",
+          classifier ? "ImageClassification" : "CausalImageModeling");
+  fprintf(to, "  \"vocab_size\": %d,\n  \"n_positions\": %zu,\n  \"n_embd\": %d,\n",
+          c->vocabulary + 1, tokens_of(t), c->width);
+  fprintf(to, "  \"n_layer\": %d,\n  \"n_head\": %d,\n  \"n_inner\": null,\n", c->layers, c->heads);
+  fprintf(to, "  \"layer_norm_epsilon\": %.9g,\n  \"activation_function\": \"quick_gelu\",\n",
+          (double)c->norm_epsilon);
+  fprintf(to, "  \"resid_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"attn_pdrop\": 0.0,\n"
+          "  \"scale_attn_weights\": true,\n  \"scale_attn_by_inverse_layer_idx\": false,\n"
+          "  \"tie_word_embeddings\": false");
+  for (turn = 0; turn < 2 && classifier; turn++) {          /* from number to name, and back */
+    fprintf(to, ",\n  \"%s\": {", turn ? "label2id" : "id2label");
+    for (i = 0; i < c->classes; i++) {
+      char number[20], *name;
+      snprintf(number, sizeof number, "%d", i);
+      name = json_escape(names ? names[i] : number);
+      if (turn) fprintf(to, "%s\n    \"%s\": %d", i ? "," : "", name, i);
+      else fprintf(to, "%s\n    \"%d\": \"%s\"", i ? "," : "", i, name);
+      free(name);
+    }
+    fprintf(to, "\n  }");
+  }
+  fprintf(to, "\n}\n");
+  save_text(&made, path);
+}
+
+/* And their ImageGPTImageProcessor: pictures of the model's size, -1..1, the nearest colour. */
+static void write_hf_processor(const tool *t, const char *path)
+{
+  text_file made;
+  FILE *to = begin_text(&made);
+  int i;
+  fprintf(to, "{\n  \"image_processor_type\": \"ImageGPTImageProcessor\",\n  \"do_resize\": true,\n"
+          "  \"size\": {\"height\": %d, \"width\": %d},\n  \"resample\": 2,\n", t->config.rows,
+          t->config.columns);
+  fprintf(to, "  \"do_normalize\": true,\n  \"do_color_quantize\": true,\n  \"clusters\": [");
+  for (i = 0; i < t->palette.colours; i++) {
+    const float *x = t->palette.centre[i];
+    fprintf(to, "%s\n    [%.9g, %.9g, %.9g]", i ? "," : "", (double)x[0], (double)x[1],
+            (double)x[2]);
+  }
+  fprintf(to, "\n  ]\n}\n");
+  save_text(&made, path);
+}
+
+static void export_hf(tool *t, const char *folder)
+{
+  const int classifier = given(&t->o, OPT_HEAD) ? whole(&t->o, OPT_HEAD) : t->config.classes > 0;
+  char *weights = join(folder, "model.safetensors"), *config = join(folder, "config.json");
+  char *processor = join(folder, "preprocessor_config.json");
+  const char *path = text(&t->o, OPT_MODEL);
+  file_note names = { CLASSES_NOTE, NULL };
+  hf_job job;
+  if (t->config.objective != IGPT_AR)
+    die("%s: the model's objective is BERT, and Hugging Face's ImageGPT has only AR", path);
+  if (classifier && !t->config.classes)
+    die("%s: has no class head, and --head is classes", path);
+  need_palette(t);
+  if (!is_folder(folder) && mkdir(folder, 0777))
+    die("--hf is '%s', which cannot be made: %s", folder, strerror(errno));
+  job.model = t->model;
+  job.classifier = classifier;
+  names.value = classifier ? model_note(t, CLASSES_NOTE) : NULL;
+  save_noted(fresh_output(weights), &names, 1, hf_body, &job);
+  write_hf_config(t, config, classifier);
+  write_hf_processor(t, processor);
+  keep_outputs();
+  free(processor);
+  free(config);
+  free(weights);
+}
+
+static void run_export(tool *t)
+{
+  const char *folder = text(&t->o, OPT_HF), *out = folder ? folder : text(&t->o, OPT_OUT);
+  file_note notes[2];
+  if (folder && given(&t->o, OPT_OUT))
+    die("--out is '%s', and --hf is '%s': give one of them", text(&t->o, OPT_OUT), folder);
+  if (!folder && given(&t->o, OPT_HEAD))
+    die("--head is '%s', and belongs to --hf, which is not given", text(&t->o, OPT_HEAD));
+  open_model(t);
+  notes[0].key = CLASSES_NOTE;
+  notes[0].value = model_note(t, CLASSES_NOTE);
+  notes[1] = mask_note(t);
+  if (folder) export_hf(t, folder);
+  else save_noted(out, notes, 2, export_body, t);
+  if (json(t)) {
+    printf("{\"out\": ");
+    print_json_text(out);
+    result_line("}");
+  } else result_line("%s", out);
 }
 
 /* ---- main ----------------------------------------------------------------------------------- */
@@ -1105,7 +1531,7 @@ static const verb *verb_table(size_t *count)
       "fits a linear classifier on the pooled features of each depth: on the training pictures "
       "without the held-out tenth, chooses the depth on that tenth, fits the best again on "
       "both, and reports the test accuracy. BERT models look at masked pictures, as in the "
-      "paper. With --json a layer is a number, or \"pixels\".",
+      "paper. With --json a layer is a number, or \"pixels\" or \"histogram\".",
       "igpt probe --model model.safetensors --layer all", run_probe },
     { "finetune", ON_FINETUNE, "train the whole model to classify",
       "puts a class head of zeros on the model and trains everything on class loss + pixel loss "
@@ -1122,14 +1548,27 @@ static const verb *verb_table(size_t *count)
       "fitted on.",
       "igpt features --model model.safetensors --layer 4 --out features.npy", run_features },
     { "map", ON_MAP, "which pixels surprise the model",
-      "draws pictures beside the nats that each of their pixels costs.",
+      "draws pictures beside the nats that each of their pixels costs. --score ranks pictures by "
+      "their mean instead. Low nats mean that pixels follow from those before them, which they do "
+      "in smooth pictures, whatever these show: a plain grey square is ranked before real "
+      "pictures. The column `flat` (pixels equal to the one on their left) says how "
+      "smooth a picture is, and the correlation how far that explains the ranking. So compare "
+      "pictures that are about as flat. What is noisy, broken or of another kind stands out at the "
+      "end; that a picture is ranked first does not mean that it is like the training data.",
       "igpt map --model model.safetensors --count 8 --out map.png", run_map },
     { "plan", ON_PLAN, "what a shape will cost",
       "bytes of every kind and arithmetic for a shape of network, before anything is allocated.",
       "igpt plan --preset S --batch 8", run_plan },
     { "info", ON_INFO, "what a model file holds",
       "prints shape, palette, metadata and tensors of a model.",
-      "igpt info model.safetensors", run_info }
+      "igpt info model.safetensors", run_info },
+    { "export", ON_EXPORT, "a model's file to be shipped",
+      "writes the model with its weights rounded to bfloat16, two bytes each instead of four, and "
+      "palette, metadata and names of classes as they are. Every verb reads it. With --hf, a "
+      "folder that Hugging Face's from_pretrained reads, with the same logits; a BERT model has "
+      "no counterpart there. Their processor resizes without cropping, and not by area: give it "
+      "pictures of the model's size for the same tokens.",
+      "igpt export model.safetensors --out small.safetensors", run_export }
   };
   *count = COUNT_OF(verbs);
   return verbs;

@@ -88,8 +88,8 @@ IMAGE_API int image_fit(uint8_t *to, int rows, int columns, const uint8_t *from,
 IMAGE_API int image_read_file(uint8_t **out, size_t *count, const char *path, size_t limit,
                               char *error, size_t capacity);
 
-/* Writes `path` as a whole or not at all: to a temporary name beside it, flushed to disk,
-   renamed. A failure (no folder, full disk) leaves what was at `path` as it was. */
+/* Writes `path` as a whole or not at all: to path.tmp, flushed to disk, renamed, so a path has one
+   writer at a time. A failure (no folder, full disk) leaves what was at `path` as it was. */
 IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count, char *error,
                                size_t capacity);
 
@@ -258,12 +258,12 @@ static void image__flush_folder(const char *path)
 IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count, char *error,
                                size_t capacity)
 {
-  size_t room = strlen(path) + 32, written;
+  size_t room = strlen(path) + sizeof ".tmp", written;
   char *name = (char *)malloc(room);
   FILE *file;
   int result = 0, number;
   if (!name) return image_fail(error, capacity, "%s: no memory for %zu bytes", path, room);
-  snprintf(name, room, "%s.%ld.tmp", path, (long)getpid());
+  snprintf(name, room, "%s.tmp", path);
   file = fopen(name, "wb");
   if (!file) {
     result = image_fail(error, capacity, "%s: cannot be written: %s", path, strerror(errno));
