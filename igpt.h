@@ -41,7 +41,7 @@
       4  small tools      sizes, memory, sentences   13  sampling        decoding with a cache
       5  random numbers   Philox                     14  palette         k-means, encode, decode
       6  the kernels      once an instruction set    15  linear probe    logistic regression
-      7  AMX              tiles of bfloat16          16  files           safetensors, npy
+      7  bfloat16         AMX's tiles, dot products  16  files           safetensors, npy
       8  detection        which processor is this    17  paths, threads  the optional parts
       9  matmul           packing and blocking       18  the end         licence
 
@@ -159,8 +159,8 @@
    A model takes 4 bytes a weight; none if igpt_model_read may borrow them from the file's bytes in
    memory (desc.borrow). A session without training takes about 40 bytes a position and unit of
    width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and layer
-   (24 on AMX, whose activations are bfloat16), of which `recompute` leaves 4: that trains iGPT-L, a
-   picture at a time, in 24 GB.
+   (24 where activations are bfloat16, see below), of which `recompute` leaves 4: that trains
+   iGPT-L, a picture at a time, in 24 GB.
 
    What decodes also keeps keys and values: 8 bytes a position, unit of width and layer, in BF16 and
    INT8 4. Its speed is that of reading weights, whole once a pixel for all pictures of the batch:
@@ -170,8 +170,8 @@
    ---- small machines ---------------------------------------------------------------------------
 
    With IGPT_STATIC, NO_STDIO, NO_THREADS, NO_TRAIN, NO_SIMD and a null IGPT_MALLOC, what reads a
-   model and samples is 61 KB on a Cortex-M3, soft floating point and the C library's mathematics
-   included, 55 KB on a Cortex-M7; it has no variables, and takes 2.3 KB of stack. The weights stay
+   model and samples is 63 KB on a Cortex-M3, soft floating point and the C library's mathematics
+   included, 57 KB on a Cortex-M7; it has no variables, and takes 2.6 KB of stack. The weights stay
    in flash (desc.borrow); the model is 7 KB beside them, mostly its palette. Such a program, for a
    board and for the host, is tests/cortex-m/complete.c; `make cortex-m` runs it.
 
@@ -192,12 +192,14 @@
    gives the bits of the full pass. GENERIC is plain C and the definition of all others; the tests
    compare. WASM is the one row that is chosen when compiling, with -msimd128.
 
-   AMX is no row of kernels: it multiplies bfloat16. BF16 sessions alone use it, for products and
-   attention, with activations in bfloat16, beside the rows of AVX-512, if desc.isa is AUTO or AMX,
-   the system is Linux and permits it, a first product and a first head agree with GENERIC, and the
-   model has no biases, which tiles do not add. igpt_session_resolved says AMX then. Its sums have
-   an order of their own: bits still do not depend on threads, but positions decoded one at a time,
-   too few rows for tiles, equal the full pass only to rounding.
+   AMX and AVX512_BF16 are no rows of kernels: they multiply bfloat16. BF16 sessions alone use one
+   of them, for products and attention, with activations in bfloat16, beside the row of AVX-512, if
+   desc.isa is AUTO or names it, the system is Linux (and permits AMX), a first product and a first
+   head agree with GENERIC, and the model has no biases, which they do not add. AUTO prefers AMX;
+   AVX512_BF16 is supported on AMD's processors, where it is twice as fast as float32: Intel's take
+   longer for it than for float32. igpt_session_resolved says what it is. Sums have an order of
+   their own: bits still do not depend on threads, but positions decoded one at a time, too few
+   rows for tiles, equal the full pass only to rounding.
 
    ---- the host's floating point ----------------------------------------------------------------
 
@@ -229,8 +231,8 @@
       IGPT_NO_THREADS         no igpt_pool; wanted where there is no <pthread.h>, as in WASI
       IGPT_NO_TRAIN           no backward, no optimiser, no checkpoints
       IGPT_NO_SIMD            the generic kernels alone
-      IGPT_NO_AVX512          not that one, nor AMX
-      IGPT_NO_AMX             no tiles
+      IGPT_NO_AVX512          not that one, nor AMX or AVX512_BF16
+      IGPT_NO_AMX             no tiles, nor dot products of bfloat16 instead
       IGPT_MALLOC, IGPT_FREE  instead of malloc and free; both or neither
       IGPT_ASSERT(c)          checks of the library's own state; default nothing
       IGPT_ALLOW_FAST_MATH    compile under -ffast-math all the same (results are then undefined)
@@ -369,7 +371,8 @@ typedef enum igpt_isa {
   IGPT_ISA_GENERIC,               /* plain C: the definition of every kernel */
   IGPT_ISA_AVX2,                  /* with FMA */
   IGPT_ISA_AVX512,                /* the F subset */
-  IGPT_ISA_AMX,                   /* AVX512, and tiles for products and attention in BF16 */
+  IGPT_ISA_AVX512_BF16,           /* AVX512, and dot products for matrices and attention in BF16 */
+  IGPT_ISA_AMX,                   /* AVX512, and tiles for these */
   IGPT_ISA_NEON,
   IGPT_ISA_WASM,                  /* SIMD128, in programs compiled for it (-msimd128) */
   IGPT_ISA_COUNT
@@ -387,13 +390,14 @@ typedef enum igpt_precision {
   IGPT_F32 = 0,
   IGPT_BF16,
   IGPT_INT8,
-  IGPT_PRECISION_AUTO             /* BF16 where the session has AMX, else F32 */
+  IGPT_PRECISION_AUTO             /* BF16 where the session has AMX or AVX512_BF16, else F32 */
 } igpt_precision;
 
 /* 1 or 0; AUTO and GENERIC are always 1. Asking for AMX asks Linux to permit it to the process. */
 IGPTDEF int         igpt_isa_supported(igpt_isa isa);
 IGPTDEF igpt_isa    igpt_isa_best(void);               /* what AUTO means here; in BF16 sessions
-                                                          AMX, if that is supported and right */
+                                                          AMX or AVX512_BF16, if supported and
+                                                          right */
 IGPTDEF const char *igpt_isa_name(igpt_isa isa);       /* "auto", "generic", "avx2", ... */
 
 /* Runs every kernel of `isa` against the generic row on small odd shapes (a few milliseconds, no
@@ -401,7 +405,7 @@ IGPTDEF const char *igpt_isa_name(igpt_isa isa);       /* "auto", "generic", "av
 IGPTDEF igpt_result igpt_selftest(igpt_isa isa);
 
 /* The kernels themselves, for tests, benchmarks and the curious; described in part 6.
-   Null if `isa` is not supported; AMX has those of AVX512. */
+   Null if `isa` is not supported; AMX and AVX512_BF16 have those of AVX512. */
 typedef struct igpt_kernels igpt_kernels;
 IGPTDEF const igpt_kernels *igpt_kernels_for(igpt_isa isa);
 
@@ -1658,7 +1662,7 @@ struct igpt_kernels {
 #endif
 };
 
-/* ---- tiles: what part 7 provides, once for each way to run them ------------------------------ */
+/* ---- tiles, or dot products: what part 7 provides, once for each way to run them ------------- */
 
 enum { IGPT__PANEL = 32 };        /* lanes of a panel, and the step in which its k goes */
 
@@ -1700,7 +1704,7 @@ typedef struct igpt__tiled {
 /* Products of matrices of bfloat16, packed into panels of 32 lanes: a lane is a row of A or a
    column of B. Beyond the last lane and the last k there are zeros, up to whole panels and
    steps. */
-typedef struct igpt__amx {
+typedef struct igpt__tiles {
   /* igpt__panels(count, k) numbers from from[lane * lane_stride + p * k_stride], rounded to nearest
      even (denormals to zero, as tiles take them): rows of tiles are lanes, as A's, or pairs of k,
      as B's. */
@@ -1724,7 +1728,7 @@ typedef struct igpt__amx {
   void (*attend_backward)(const igpt__head *head, size_t query, size_t query_end, size_t key,
                           size_t key_end, float *scratch);
 #endif
-} igpt__amx;
+} igpt__tiles;
 
 enum {
   IGPT__ATTEND_KEYS = 64,         /* whose scores for 32 queries are in the first cache */
@@ -1796,8 +1800,9 @@ static size_t igpt__attend_floats(size_t T, size_t E)
 #include IGPT__SELF
 #endif
 
-/* And of part 7: on AMX's tiles. Tests define IGPT__TILES, the igpt__amx that sessions shall find,
-   and have two more, on emulated tiles: all in plain C, and with the vectors of the first. */
+/* And of part 7: on AMX's tiles, or by dot products. Tests define IGPT__TILES, the igpt__tiles that
+   sessions shall find, and have two more, on emulated tiles: all in plain C, and with the vectors
+   of the first. */
 #ifdef IGPT__TILES
 #define IGPT__PASS 5
 #include IGPT__SELF
@@ -3415,7 +3420,7 @@ static const igpt_kernels K(kernels) = {
 
 #else /* IGPT__PASS >= 5 */
 
-/* ==== 7. AMX =================================================================================
+/* ==== 7. bfloat16: AMX, AVX512_BF16 ==========================================================
 
    From 2023 on Intel's servers have eight registers of 16 rows by 64 bytes, "tiles", and one
    instruction that multiplies two of them: 16 x 32 by 32 x 16 numbers in bfloat16, added to 16 x 16
@@ -3431,11 +3436,17 @@ static const igpt_kernels K(kernels) = {
    become rows of B; where it is the other way round, pairs are transposed as if they were 32-bit
    numbers, in registers. Nothing is transposed through memory.
 
-   What the instruction computes is written down to the bit in TDPBF16PS of Intel's "Software
-   Developer's Manual", volume 2. So it can be emulated, and the tests run all of this on any
-   machine; only the words below differ, and the bits are the same:
+   AMD's processors since 2022 have no tiles, but the vectors that go with them: VDPBF16PS adds the
+   products of 16 pairs to 16 sums, twice the multiply-adds of float32 in the same time. A row of a
+   tile of B is one operand of it and a pair from a row of A, repeated, the other. So a block of
+   32 x 32 is 16 sums at a time in registers (K(dots)), and all else here stays as it is.
 
-     TILES ENTER LEAVE    the tiles of a task, and what precedes and follows their use
+   What the instructions compute is written down to the bit in TDPBF16PS and VDPBF16PS of Intel's
+   "Software Developer's Manual", volume 2. So they can be emulated, and the tests run all of this
+   on any machine; only the words below differ, and the bits are the same:
+
+     TILES                the tiles of a task, or that it goes by dot products
+     ENTER LEAVE          what precedes and follows their use
      FENCE                what was stored before is in memory now, and what is loaded next is not
      TILE_ZERO(t)         tile t becomes zero
      TILE_LOAD(t,p,step)  ... 16 rows of 64 bytes, `step` bytes apart
@@ -3452,7 +3463,8 @@ static const igpt_kernels K(kernels) = {
      EXPONENT(v)          floor(log2 v), v > 0
      BITS(v) FLOATS(h)    the same 64 bytes as the other type
      HALVES(v,w)          v and w rounded to nearest even, as 16 and 16 bfloat16
-     PLUS(v,h)            v + the second of each pair + the first, no denormals
+     DOT(v,g,h)           v + products of the second of each pair + of the first, no denormals
+     EACH(p)              the pair at p, 16 times
      LOADH(n,p)           the first n of 32 bfloat16, n of any size
      WIDEN(m,p)           16 bfloat16 as floats, those of a mask
      NARROW(p,m,v)        the same way back, rounded
@@ -3489,7 +3501,8 @@ static const igpt_kernels K(kernels) = {
   #define BITS(v) (v)
   #define FLOATS(h) (h)
   #define HALVES(v, w) igpt__lanes_halves(v, w)
-  #define PLUS(v, h) igpt__lanes_plus(v, h)
+  #define DOT(v, g, h) igpt__lanes_dot(v, g, h)
+  #define EACH(p) igpt__lanes_each(p)
   #define ZIP(h) igpt__lanes_zip(h)
   #define LOW(g, h) igpt__lanes_weave(g, h, 0)
   #define HIGH(g, h) igpt__lanes_weave(g, h, 4)
@@ -3531,7 +3544,8 @@ static const igpt_kernels K(kernels) = {
   #define BITS(v) _mm512_castps_si512(v)
   #define FLOATS(h) _mm512_castsi512_ps(h)
   #define HALVES(v, w) ((__m512i)_mm512_cvtne2ps_pbh(w, v))
-  #define PLUS(v, h) K(plus)(v, h)
+  #define DOT(v, g, h) _mm512_dpbf16_ps(v, (__m512bh)(g), (__m512bh)(h))
+  #define EACH(p) K(each)(p)
   #define ZIP(h) K(zip)(h)
   #define LOW(g, h) _mm512_unpacklo_epi16(g, h)
   #define HIGH(g, h) _mm512_unpackhi_epi16(g, h)
@@ -3546,8 +3560,8 @@ static const igpt_kernels K(kernels) = {
   #define LANES(n) ((uint16_t)((n) < 16 ? (1u << (n)) - 1u : 0xffffu))
 #if IGPT__PASS == 7
   #define TILES igpt__tile_shapes
-  #define ENTER(tiles) K(enter)(tiles)
-  #define LEAVE(tiles) _tile_release()
+  #define ENTER(tiles, how) K(enter)(tiles, how)
+  #define LEAVE(tiles) ((tiles)->dots ? (void)0 : _tile_release())
   #define FENCE(tiles) __asm__ volatile("" : : "r"(tiles) : "memory")
   #define TILE_ZERO(t) _tile_zero(t)
   #define TILE_LOAD(t, p, step) _tile_loadd(t, p, step)
@@ -3555,7 +3569,7 @@ static const igpt_kernels K(kernels) = {
   #define TILE_DOT(c, a, b) _tile_dpbf16ps(c, a, b)
 #else
   #define TILES igpt__tile_set
-  #define ENTER(tiles) memset(tiles, 0xff, sizeof *tiles)
+  #define ENTER(tiles, how) (memset(tiles, 0xff, sizeof *tiles), (void)((tiles)->dots = (how)))
   #define LEAVE(tiles) memset(tiles, 0xff, sizeof *tiles)
   #define FENCE(tiles) ((void)0)
   #define TILE_ZERO(t) memset(&tiles->tile[t], 0, sizeof *tiles->tile)
@@ -3574,6 +3588,7 @@ typedef union igpt__tile {
 
 typedef struct igpt__tile_set {
   igpt__tile tile[8];
+  int dots;
 } igpt__tile_set;
 
 static void igpt__tile_load(igpt__tile *tile, const void *from, size_t step)
@@ -3728,15 +3743,24 @@ static igpt__lanes igpt__lanes_halves(igpt__lanes a, igpt__lanes b)
   return h;
 }
 
-static igpt__lanes igpt__lanes_plus(igpt__lanes a, igpt__lanes h)
+static igpt__lanes igpt__lanes_dot(igpt__lanes c, igpt__lanes a, igpt__lanes b)
 {
   size_t i;
   for (i = 0; i < 16; i++) {
-    const float second = igpt__tile_flush(igpt__tile_flush(a.whole[i]) +
-                                          igpt__tile_float(h.half[2 * i + 1]));
-    a.whole[i] = igpt__tile_flush(second + igpt__tile_float(h.half[2 * i]));
+    const float first = igpt__tile_float(a.half[2 * i]) * igpt__tile_float(b.half[2 * i]);
+    const float second = igpt__tile_float(a.half[2 * i + 1]) * igpt__tile_float(b.half[2 * i + 1]);
+    c.whole[i] = igpt__tile_flush(igpt__tile_flush(c.whole[i]) + second);
+    c.whole[i] = igpt__tile_flush(c.whole[i] + first);
   }
-  return a;
+  return c;
+}
+
+static igpt__lanes igpt__lanes_each(const uint16_t *pair)
+{
+  igpt__lanes h;
+  size_t i;
+  for (i = 0; i < 32; i++) h.half[i] = pair[i % 2];
+  return h;
 }
 
 static igpt__lanes igpt__lanes_loadh(size_t n, const uint16_t *from)
@@ -3846,10 +3870,11 @@ TARGET IGPT__INLINE __m512i K(widen)(uint16_t mask, const uint16_t *from)
   return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(mask, from));
 }
 
-TARGET IGPT__INLINE __m512 K(plus)(__m512 v, __m512i h)
+TARGET IGPT__INLINE __m512i K(each)(const uint16_t *from)
 {
-  const __m512i ones = _mm512_set1_epi32(0x3f803f80);
-  return _mm512_dpbf16_ps(v, (__m512bh)h, (__m512bh)ones);
+  int pair;
+  memcpy(&pair, from, sizeof pair);
+  return _mm512_set1_epi32(pair);
 }
 
 TARGET IGPT__INLINE __m512i K(zip)(__m512i h)
@@ -3868,15 +3893,18 @@ TARGET IGPT__INLINE __m512i K(zip)(__m512i h)
 typedef struct igpt__tile_shapes {
   uint8_t  palette, start_row, reserved[14];
   uint16_t row_bytes[16];
-  uint8_t  rows[16];
+  uint8_t  rows[16];              /* 64 bytes; from here on it is ours */
+  int      dots;
 } igpt__tile_shapes;
 
 /* gcc 12 believes that _tile_loadconfig reads 8 bytes of the 64, and drops the stores of the
    others; and that _tile_loadd reads no memory at all. The empty statement of FENCE says better. */
-TARGET static void K(enter)(igpt__tile_shapes *tiles)
+TARGET static void K(enter)(igpt__tile_shapes *tiles, int dots)
 {
   int i;
   memset(tiles, 0, sizeof *tiles);
+  tiles->dots = dots;
+  if (dots) return;
   tiles->palette = 1;
   for (i = 0; i < 8; i++) {
     tiles->rows[i] = 16;
@@ -4054,6 +4082,37 @@ TARGET IGPT__INLINE void K(sigmoids)(V s[4], const V x[4])
   for (q = 0; q < 4; q++) s[q] = FMA(s[q], FMA(r[q], r[q], r[q]), s[q]);
 }
 
+/* K(block_of) without tiles: sums of 8 rows stay in registers while k goes by in pairs. */
+TARGET static void K(dots)(float *sums, const uint16_t *a, size_t row, size_t step,
+                           const uint16_t *b, size_t depth, int accumulate)
+{
+  size_t i, r, p, q;
+  for (i = 0; i < 32; i += 8, a += 8 * row, sums += 8 * 32) {
+    const uint16_t *rows = a;
+    V low[8], high[8];
+    IGPT__UNROLL
+    for (r = 0; r < 8; r++) {
+      low[r] = accumulate ? LOAD(sums + r * 32) : SPLAT(0.0f);
+      high[r] = accumulate ? LOAD(sums + r * 32 + 16) : SPLAT(0.0f);
+    }
+    for (p = 0; p < 32 * depth; p += 1024, rows += step)
+      for (q = 0; q < 32; q += 2) {
+        const H left = LOADH(32, b + p + 16 * q), right = LOADH(32, b + p + 16 * q + 512);
+        IGPT__UNROLL
+        for (r = 0; r < 8; r++) {
+          const H pair = EACH(rows + r * row + q);
+          low[r] = DOT(low[r], pair, left);
+          high[r] = DOT(high[r], pair, right);
+        }
+      }
+    IGPT__UNROLL
+    for (r = 0; r < 8; r++) {
+      STORE(sums + r * 32, low[r]);
+      STORE(sums + r * 32 + 16, high[r]);
+    }
+  }
+}
+
 /* sums (32,32) [+]= a b over `depth` of k, a multiple of 32, a panel each. Of a, the next row is
    `row` and the next step `step` numbers on. once: b comes from memory, and is asked for two steps
    ahead. */
@@ -4062,6 +4121,10 @@ TARGET IGPT__INLINE void K(block_of)(TILES *tiles, float *sums, const uint16_t *
                                      int once)
 {
   size_t p, line;
+  if (tiles->dots) {
+    K(dots)(sums, a, row, step, b, depth, accumulate);
+    return;
+  }
   FENCE(tiles);
   if (accumulate) {
     TILE_LOAD(0, sums, 128);
@@ -4201,15 +4264,16 @@ TARGET IGPT__INLINE void K(ahead)(const igpt__tiled *o, size_t i, size_t j, size
   for (p = 0; j + 32 < o->n && p < part; p += 32) IGPT__PREFETCH_L2(b + p);
 }
 
-/* Each element is the sum, in ascending order, of what the tiles make of 32 k at a time; then comes
-   what it is added to. So its bits depend on k alone, not on m, n or its place. */
-TARGET static void K(multiply)(const igpt__tiled *o)
+/* Each element is the sum, in ascending order, of what tiles make of 32 k at a time, or of what dot
+   products make of two; then comes what it is added to. So its bits depend on k alone, not on m, n
+   or its place. */
+TARGET static void K(multiply_by)(const igpt__tiled *o, int dots)
 {
   const size_t depth = igpt__size_round(o->k, IGPT__PANEL);
   float space[1024 + 16], *sums = space + (64 - (uintptr_t)space % 64) / sizeof(float) % 16;
   TILES set, *const tiles = &set;
   size_t i, j;
-  ENTER(tiles);
+  ENTER(tiles, dots);
   for (j = 0; j < o->n; j += 32)
     for (i = 0; i < o->m; i += 32) {
       const size_t m = igpt__min_size(32, o->m - i), n = igpt__min_size(32, o->n - j);
@@ -4299,7 +4363,8 @@ TARGET static void K(weigh)(TILES *tiles, float *o, size_t E, const uint16_t *v,
 /* A panel of 32 queries takes keys 64 at a time, whose P waits until there are 256 of them. A
    larger score is no reason to scale down what has been summed up so far, before it is 2^8 times
    larger: 2^8 is nothing to a float. */
-TARGET static void K(attend)(const igpt__head *head, size_t first, size_t end, float *scratch)
+TARGET static void K(attend_by)(const igpt__head *head, size_t first, size_t end, float *scratch,
+                                int dots)
 {
   const size_t E = head->E, wide = igpt__size_round(E, IGPT__PANEL);
   const size_t all = head->causal ? end : head->T, tall = igpt__size_round(all, IGPT__PANEL);
@@ -4307,11 +4372,13 @@ TARGET static void K(attend)(const igpt__head *head, size_t first, size_t end, f
   uint16_t *p = q + 32 * wide;
   float *s = (float *)(void *)(p + 32 * IGPT__ATTEND_WAIT), *o = s + 32 * IGPT__ATTEND_KEYS;
   const V scale = SPLAT(head->scale * 1.44269504f);        /* exp(x) = 2^(x / ln 2) */
+  static const uint16_t one[2] = { 0x3f80, 0x3f80 };
+  const H ones = EACH(one);
   TILES set, *const tiles = &set;
   size_t query, key, keys, i, h;
   K(fold)(k, head->k, head->stride, 1, all, E, 0);
   K(fold)(v, head->v, 1, head->stride, E, all, 0);
-  ENTER(tiles);
+  ENTER(tiles, dots);
   for (query = first; query < end; query += 32) {
     const size_t queries = igpt__min_size(32, end - query);
     const size_t last = head->causal ? query + queries : head->T;
@@ -4365,7 +4432,7 @@ TARGET static void K(attend)(const igpt__head *head, size_t first, size_t end, f
         IGPT__UNROLL
         for (h = 0; h < 2; h++) {
           H pair = ZIP(HALVES(w[h], w[2 + h]));
-          total[h] = PLUS(total[h], pair);
+          total[h] = DOT(total[h], pair, ones);
           STOREH(to + i / 32 * 1024 + h * 512 + i % 32 * 16, pair);
         }
       }
@@ -4446,8 +4513,8 @@ TARGET static void K(weights)(uint16_t *p, uint16_t *ds, uint16_t *woven, const 
 /* All pairs of a query of [query, query_end) and a key of [key, key_end), in blocks: dk and dv are
    complete after all queries of a block of keys, dq after all blocks. If causal, units of 32 by 32
    above the diagonal are neither computed nor added. */
-TARGET static void K(attend_backward)(const igpt__head *head, size_t query, size_t query_end,
-                                      size_t key, size_t key_end, float *scratch)
+TARGET static void K(attend_backward_by)(const igpt__head *head, size_t query, size_t query_end,
+                                         size_t key, size_t key_end, float *scratch, int dots)
 {
   const size_t E = head->E, wide = igpt__size_round(E, 32), count = query_end - query;
   const size_t stride = head->stride, width = head->width;
@@ -4475,7 +4542,7 @@ TARGET static void K(attend_backward)(const igpt__head *head, size_t query, size
   K(fold)(k, head->k + key * stride, stride, 1, key_end - key, E, 0);
   K(fold)(k_across, head->k + key * stride, 1, stride, E, key_end - key, 0);
   K(fold)(v, head->v + key * stride, stride, 1, key_end - key, E, 0);
-  ENTER(tiles);
+  ENTER(tiles, dots);
   for (j0 = 0; j0 < nk; j0 += keys) {
     const size_t row = key + j0;
     keys = igpt__min_size(nk - j0, IGPT__BACK_TALL);
@@ -4530,10 +4597,46 @@ TARGET static void K(attend_backward)(const igpt__head *head, size_t query, size
 }
 #endif
 
-IGPT__UNUSED static const igpt__amx K(unit) = {
+/* ---- the units ------------------------------------------------------------------------------- */
+
+static void K(multiply)(const igpt__tiled *product) { K(multiply_by)(product, 0); }
+static void K(multiply_dots)(const igpt__tiled *product) { K(multiply_by)(product, 1); }
+
+static void K(attend)(const igpt__head *head, size_t first, size_t end, float *scratch)
+{
+  K(attend_by)(head, first, end, scratch, 0);
+}
+
+static void K(attend_dots)(const igpt__head *head, size_t first, size_t end, float *scratch)
+{
+  K(attend_by)(head, first, end, scratch, 1);
+}
+
+#ifndef IGPT_NO_TRAIN
+static void K(attend_backward)(const igpt__head *head, size_t query, size_t query_end, size_t key,
+                               size_t key_end, float *scratch)
+{
+  K(attend_backward_by)(head, query, query_end, key, key_end, scratch, 0);
+}
+
+static void K(attend_backward_dots)(const igpt__head *head, size_t query, size_t query_end,
+                                    size_t key, size_t key_end, float *scratch)
+{
+  K(attend_backward_by)(head, query, query_end, key, key_end, scratch, 1);
+}
+#endif
+
+IGPT__UNUSED static const igpt__tiles K(unit) = {
   K(pack), K(fold), K(multiply), K(attend)
 #ifndef IGPT_NO_TRAIN
   , K(attend_backward)
+#endif
+};
+
+IGPT__UNUSED static const igpt__tiles K(unit_dots) = {
+  K(pack), K(fold), K(multiply_dots), K(attend_dots)
+#ifndef IGPT_NO_TRAIN
+  , K(attend_backward_dots)
 #endif
 };
 
@@ -4561,7 +4664,8 @@ IGPT__UNUSED static const igpt__amx K(unit) = {
 #undef BITS
 #undef FLOATS
 #undef HALVES
-#undef PLUS
+#undef DOT
+#undef EACH
 #undef ZIP
 #undef LOW
 #undef HIGH
@@ -4673,7 +4777,7 @@ static int igpt__amx_permission(void)
 }
 #endif
 
-static const igpt__amx *igpt__amx_real(void)
+static const igpt__tiles *igpt__amx_real(void)
 {
 #if IGPT__AMX
   uint32_t r[4];
@@ -4688,7 +4792,7 @@ static const igpt__amx *igpt__amx_real(void)
 
 #ifdef IGPT__TILES
 /* Emulated tiles, packed by the vectors that AMX's have, where these can run */
-static const igpt__amx *igpt__amx_emulated(void)
+static const igpt__tiles *igpt__amx_emulated(void)
 {
 #if IGPT__AMX
   return igpt__amx_vectors() ? &igpt__tiles_unit_vectors : NULL;
@@ -4698,20 +4802,48 @@ static const igpt__amx *igpt__amx_emulated(void)
 }
 #endif
 
-/* The tiles that this process may use, or null. */
-static const igpt__amx *igpt__amx_granted(void)
+/* Dot products of AVX512_BF16, where this processor has them */
+static const igpt__tiles *igpt__dots_any(void)
+{
+#if IGPT__AMX
+  return igpt__amx_vectors() ? &igpt__tiles_unit_dots_amx : NULL;
+#else
+  return NULL;
+#endif
+}
+
+/* Where they are worth having: AMD's do 64 operations a cycle, 32 in float32; those of Intel that
+   have no tiles either are no faster, and the others half as fast. */
+IGPT__UNUSED static const igpt__tiles *igpt__dots_fast(void)
+{
+#if IGPT__AMX
+  uint32_t r[4];
+  igpt__cpuid(r, 0, 0);                                     /* AuthenticAMD */
+  if (r[1] == 0x68747541u && r[3] == 0x69746e65u && r[2] == 0x444d4163u) return igpt__dots_any();
+#endif
+  return NULL;
+}
+
+/* What multiplies bfloat16 in sessions of this set, null if this process may not have it. */
+static const igpt__tiles *igpt__tiles_of(igpt_isa isa)
 {
 #ifdef IGPT__TILES
-  return IGPT__TILES;
+  return isa == IGPT_ISA_AMX ? IGPT__TILES : NULL;
 #else
-  return igpt__amx_real();
+  return isa == IGPT_ISA_AMX ? igpt__amx_real()
+         : isa == IGPT_ISA_AVX512_BF16 ? igpt__dots_fast() : NULL;
 #endif
+}
+
+static int igpt__tiles_isa(igpt_isa isa)
+{
+  return isa == IGPT_ISA_AMX || isa == IGPT_ISA_AVX512_BF16;
 }
 
 int igpt_isa_supported(igpt_isa isa)
 {
   igpt_isa best = igpt_isa_best();
-  if (isa == IGPT_ISA_AMX) return igpt__amx_granted() != NULL;
+  if (igpt__tiles_isa(isa)) return igpt__tiles_of(isa) != NULL;
   if (isa == IGPT_ISA_AUTO || isa == IGPT_ISA_GENERIC || isa == best) return 1;
   return isa == IGPT_ISA_AVX2 && best == IGPT_ISA_AVX512;
 }
@@ -4723,6 +4855,7 @@ const char *igpt_isa_name(igpt_isa isa)
     case IGPT_ISA_GENERIC: return "generic";
     case IGPT_ISA_AVX2: return "avx2";
     case IGPT_ISA_AVX512: return "avx512";
+    case IGPT_ISA_AVX512_BF16: return "avx512bf16";
     case IGPT_ISA_AMX: return "amx";
     case IGPT_ISA_NEON: return "neon";
     case IGPT_ISA_WASM: return "wasm";
@@ -4734,7 +4867,7 @@ const char *igpt_isa_name(igpt_isa isa)
 const igpt_kernels *igpt_kernels_for(igpt_isa isa)
 {
   if (!igpt_isa_supported(isa)) return NULL;
-  if (isa == IGPT_ISA_AUTO || isa == IGPT_ISA_AMX) isa = igpt_isa_best();
+  if (isa == IGPT_ISA_AUTO || igpt__tiles_isa(isa)) isa = igpt_isa_best();
 #if IGPT__X86
   if (isa == IGPT_ISA_AVX2) return &igpt__kernels_avx2;
 #endif
@@ -4965,7 +5098,7 @@ static int igpt__trial_lists(const igpt_kernels *k)
 
 /* A product whose every side ends within a tile, with operands of both layouts: 1 if it agrees with
    the generic row. */
-static int igpt__amx_multiplies(const igpt__amx *amx)
+static int igpt__tiles_multiplies(const igpt__tiles *tiles)
 {
   enum { M = 21, N = 18, DEPTH = 37, PACKED = 32 * 64 };
   float a[M * DEPTH], b[DEPTH * N], c[M * N], plain[M * N], turned[M * DEPTH];
@@ -4977,21 +5110,21 @@ static int igpt__amx_multiplies(const igpt__amx *amx)
   igpt__trial_fill(c, M * N, 11);
   memcpy(plain, c, sizeof c);
   igpt__kernels_generic.thin(plain, N, a, DEPTH, b, N, M, N, DEPTH, 1, 1);
-  amx->pack(packed_a, a, DEPTH, 1, M, DEPTH, 0);
-  amx->pack(packed_b, b, 1, N, N, DEPTH, 1);
+  tiles->pack(packed_a, a, DEPTH, 1, M, DEPTH, 0);
+  tiles->pack(packed_b, b, 1, N, N, DEPTH, 1);
   product = igpt__tiled_of(M, N, DEPTH, packed_a, 0, packed_b, IGPT__TO_FLOATS);
   product.c = c;
   product.plus = c;
   product.ldc = N;
-  amx->multiply(&product);
+  tiles->multiply(&product);
   if (!igpt__alike(c, plain, M * N)) return 0;
   for (i = 0; i < M; i++)
     for (p = 0; p < DEPTH; p++) turned[p * M + i] = a[i * DEPTH + p];
-  amx->pack(again, turned, 1, M, M, DEPTH, 0);
+  tiles->pack(again, turned, 1, M, M, DEPTH, 0);
   if (memcmp(again, packed_a, sizeof again)) return 0;
   for (i = 0; i < N; i++)
     for (p = 0; p < DEPTH; p++) turned[i * DEPTH + p] = b[p * N + i];
-  amx->pack(again, turned, DEPTH, 1, N, DEPTH, 1);
+  tiles->pack(again, turned, DEPTH, 1, N, DEPTH, 1);
   return memcmp(again, packed_b, sizeof again) == 0;
 }
 
@@ -5059,11 +5192,11 @@ static int igpt__far(const uint16_t *a, const float *b, size_t n)
 
 /* The same on tiles: a head that ends within the second panel, and forward and backward (which
    takes more scratch) one that ends within the first. bfloat16 makes 0.3 % of difference. */
-static IGPT__NOINLINE int igpt__amx_attends(const igpt__amx *amx)
+static IGPT__NOINLINE int igpt__tiles_attends(const igpt__tiles *tiles)
 {
   const size_t E = IGPT__TEST_E;
   igpt__trial_head plain;
-  igpt__trial_halves tiles;
+  igpt__trial_halves halves;
   float space[10304 + 16], *scratch = space;
   igpt__head head;
   size_t T, i;
@@ -5073,43 +5206,43 @@ static IGPT__NOINLINE int igpt__amx_attends(const igpt__amx *amx)
   for (i = 0; i < IGPT__COUNT(plain.qkv); i++)
     plain.qkv[i] = igpt__round_bf16(3 * plain.qkv[i]);
   for (i = 0; i < IGPT__COUNT(plain.dout); i++) plain.dout[i] = igpt__round_bf16(plain.dout[i]);
-  igpt__kernels_generic.halve(tiles.qkv, plain.qkv, IGPT__COUNT(plain.qkv));
-  igpt__kernels_generic.halve(tiles.dout, plain.dout, IGPT__COUNT(plain.dout));
+  igpt__kernels_generic.halve(halves.qkv, plain.qkv, IGPT__COUNT(plain.qkv));
+  igpt__kernels_generic.halve(halves.dout, plain.dout, IGPT__COUNT(plain.dout));
   memset(&head, 0, sizeof head);
   head.E = E;
   head.stride = 3 * E;
   head.width = E;
-  head.q = tiles.qkv;
-  head.k = tiles.qkv + E;
-  head.v = tiles.qkv + 2 * E;
-  head.out = tiles.out;
-  head.lse = tiles.lse;
-  head.dout = tiles.dout;
-  head.dq = tiles.dqkv;
-  head.dk = tiles.dqkv + E;
-  head.dv = tiles.dqkv + 2 * E;
+  head.q = halves.qkv;
+  head.k = halves.qkv + E;
+  head.v = halves.qkv + 2 * E;
+  head.out = halves.out;
+  head.lse = halves.lse;
+  head.dout = halves.dout;
+  head.dq = halves.dqkv;
+  head.dk = halves.dqkv + E;
+  head.dv = halves.dqkv + 2 * E;
   head.scale = 0.5f;
   head.causal = 1;
   for (T = IGPT__TEST_ROWS; T > 20; T -= 10) {
     igpt__trial_attention(&plain, T, head.scale);
     head.T = T;
-    amx->attend(&head, 0, T, scratch);
-    if (igpt__far(tiles.out, plain.out, T * E)) return 0;
+    tiles->attend(&head, 0, T, scratch);
+    if (igpt__far(halves.out, plain.out, T * E)) return 0;
     for (i = 0; i < T; i++)
-      if (!(fabsf(tiles.lse[i] - plain.lse[i]) < 0.01f)) return 0;
+      if (!(fabsf(halves.lse[i] - plain.lse[i]) < 0.01f)) return 0;
 #ifndef IGPT_NO_TRAIN
     if (igpt__attend_floats(T, E) > 10304) continue;
-    amx->attend_backward(&head, 0, T, 0, T, scratch);
-    if (igpt__far(tiles.dqkv, plain.dqkv, T * 3 * E)) return 0;
+    tiles->attend_backward(&head, 0, T, 0, T, scratch);
+    if (igpt__far(halves.dqkv, plain.dqkv, T * 3 * E)) return 0;
 #endif
   }
   return 1;
 }
 
 /* 1 if these tiles may be used. */
-static int igpt__amx_right(const igpt__amx *amx)
+static int igpt__tiles_right(const igpt__tiles *tiles)
 {
-  return amx && igpt__amx_multiplies(amx) && igpt__amx_attends(amx);
+  return tiles && igpt__tiles_multiplies(tiles) && igpt__tiles_attends(tiles);
 }
 
 IGPT__EXACT_ENTRY(igpt_selftest, (igpt_isa isa), (isa))
@@ -5119,7 +5252,7 @@ IGPT__EXACT_ENTRY(igpt_selftest, (igpt_isa isa), (isa))
   float fast_sums[8], plain_sums[8];
   size_t n;
   if (!k) return IGPT_UNSUPPORTED;
-  if (isa == IGPT_ISA_AMX && !igpt__amx_right(igpt__amx_granted())) return IGPT_SELFTEST_FAILED;
+  if (igpt__tiles_isa(isa) && !igpt__tiles_right(igpt__tiles_of(isa))) return IGPT_SELFTEST_FAILED;
   for (n = 0; n <= IGPT__TEST_N; n++) {
     igpt__trial_run(&fast, fast_sums, k, n);
     igpt__trial_run(&plain, plain_sums, &igpt__kernels_generic, n);
@@ -5171,7 +5304,7 @@ typedef struct igpt__math {
   const igpt_kernels *kernels;
   igpt_runner runner;
   int    round;                   /* 1: operands of products are rounded to bfloat16 */
-  const igpt__amx *amx;           /* and multiplied on these tiles; null: by kernels */
+  const igpt__tiles *tiles;           /* and multiplied on these tiles; null: by kernels */
   float *shared;                  /* igpt__matmul_shared() or amx_shared, 64-byte aligned */
   float *worker;                  /* igpt__workers() pieces of worker_floats, 64-byte aligned */
   size_t worker_floats;           /* a multiple of 16 */
@@ -5324,7 +5457,7 @@ static void igpt__matmul_few_task(void *arg, size_t index, int worker)
    then 1024 at a time in C.                                                                      */
 
 /* Floats of math.shared for any product of up to (m,k) by (k,n). */
-static size_t igpt__amx_shared(size_t m, size_t n, size_t k)
+static size_t igpt__tiles_shared(size_t m, size_t n, size_t k)
 {
   const size_t depth = igpt__min_size(k, IGPT__AMX_DEPTH);
   return igpt__size_round(igpt__panels(igpt__min_size(m, IGPT__AMX_ROWS), depth) / 2 +
@@ -5332,37 +5465,37 @@ static size_t igpt__amx_shared(size_t m, size_t n, size_t k)
 }
 
 /* Where packed B begins, and where packed A does behind it */
-static uint16_t *igpt__amx_b(const igpt__product *p)
+static uint16_t *igpt__tiles_b(const igpt__product *p)
 {
   return (uint16_t *)(void *)p->math->shared;
 }
 
-static uint16_t *igpt__amx_a(const igpt__product *p)
+static uint16_t *igpt__tiles_a(const igpt__product *p)
 {
-  return igpt__amx_b(p) + igpt__panels(p->columns, p->depth);
+  return igpt__tiles_b(p) + igpt__panels(p->columns, p->depth);
 }
 
 /* A few panels of B, or of A */
-static void igpt__amx_pack_task(void *arg, size_t index, int worker)
+static void igpt__tiles_pack_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
   size_t first;
   (void)worker;
   if (index < p->packs) {
     first = index * IGPT__AMX_SHARE;
-    p->math->amx->pack(igpt__amx_b(p) + igpt__panels(first, p->depth),
+    p->math->tiles->pack(igpt__tiles_b(p) + igpt__panels(first, p->depth),
                        p->b + p->deep * p->b_row + (p->column + first) * p->b_column, p->b_column,
                        p->b_row, igpt__min_size(p->columns - first, IGPT__AMX_SHARE), p->depth, 1);
   } else {
     first = (index - p->packs) * IGPT__AMX_SHARE;
-    p->math->amx->pack(igpt__amx_a(p) + igpt__panels(first, p->depth),
+    p->math->tiles->pack(igpt__tiles_a(p) + igpt__panels(first, p->depth),
                        p->a + (p->row + first) * p->a_row + p->deep * p->a_column, p->a_row,
                        p->a_column, igpt__min_size(p->rows - first, IGPT__AMX_SHARE), p->depth, 0);
   }
 }
 
 /* A strip of A times a block of B */
-static void igpt__amx_task(void *arg, size_t index, int worker)
+static void igpt__tiles_task(void *arg, size_t index, int worker)
 {
   const igpt__product *p = (const igpt__product *)arg;
   size_t row = index % p->strips * p->strip, first = index / p->strips * p->block;
@@ -5370,15 +5503,15 @@ static void igpt__amx_task(void *arg, size_t index, int worker)
   (void)worker;
   part = igpt__tiled_of(igpt__min_size(p->rows - row, p->strip),
                         igpt__min_size(p->columns - first, p->block), p->depth,
-                        igpt__amx_a(p) + igpt__panels(row, p->depth), 0,
-                        igpt__amx_b(p) + igpt__panels(first, p->depth), IGPT__TO_FLOATS);
+                        igpt__tiles_a(p) + igpt__panels(row, p->depth), 0,
+                        igpt__tiles_b(p) + igpt__panels(first, p->depth), IGPT__TO_FLOATS);
   part.c = p->c + (p->row + row) * p->ldc + p->column + first;
   part.plus = p->accumulate || p->deep > 0 ? part.c : NULL;
   part.ldc = p->ldc;
-  p->math->amx->multiply(&part);
+  p->math->tiles->multiply(&part);
 }
 
-static void igpt__amx_matmul(igpt__product *p)
+static void igpt__tiles_matmul(igpt__product *p)
 {
   const igpt_runner *runner = &p->math->runner;
   const size_t tasks = IGPT__WORKER_TASKS * (size_t)igpt__workers(runner);
@@ -5397,9 +5530,9 @@ static void igpt__amx_matmul(igpt__product *p)
         IGPT_ASSERT(p->strips > 0 && p->across > 0);
         p->block = igpt__size_round(igpt__divide_up(p->columns, p->across), IGPT__PANEL);
         p->across = igpt__divide_up(p->columns, p->block);
-        igpt__run(runner, igpt__amx_pack_task, p,
+        igpt__run(runner, igpt__tiles_pack_task, p,
                   p->packs + igpt__divide_up(p->rows, IGPT__AMX_SHARE));
-        igpt__run(runner, igpt__amx_task, p, p->across * p->strips);
+        igpt__run(runner, igpt__tiles_task, p, p->across * p->strips);
         p->packs = 0;             /* B stays */
       }
     }
@@ -5440,8 +5573,8 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
               igpt__divide_up(n, IGPT__FEW_COLUMNS));
     return;
   }
-  if (math->amx) {
-    igpt__amx_matmul(&p);
+  if (math->tiles) {
+    igpt__tiles_matmul(&p);
     return;
   }
   p.strip = IGPT__BLOCK_ROWS / mr * mr;
@@ -5532,7 +5665,7 @@ static void igpt__narrow_fill_task(void *arg, size_t index, int worker)
   size_t p, depth, i;
   int pass;
   if (narrow->tiled) {
-    job->math->amx->pack((uint16_t *)narrow->w + igpt__panels(first, k),
+    job->math->tiles->pack((uint16_t *)narrow->w + igpt__panels(first, k),
                          job->w + first * job->column_stride, job->column_stride, job->row_stride,
                          count, k, 1);
     return;
@@ -5627,7 +5760,7 @@ static void igpt__narrow_tiled_pack_task(void *arg, size_t index, int worker)
   const size_t p = index % job->strips * IGPT__NARROW_DEPTH;
   uint16_t *to = (uint16_t *)(void *)job->math->shared + igpt__panels(row, k);
   (void)worker;
-  job->math->amx->pack(to + p * IGPT__PANEL, job->x + (job->row + row) * k + p, k, 1,
+  job->math->tiles->pack(to + p * IGPT__PANEL, job->x + (job->row + row) * k + p, k, 1,
                        igpt__min_size(job->rows - row, IGPT__PANEL),
                        igpt__min_size(k - p, IGPT__NARROW_DEPTH), 0);
 }
@@ -5646,7 +5779,7 @@ static void igpt__narrow_tiled_task(void *arg, size_t index, int worker)
   part.c = job->y + job->row * narrow->n + first;
   part.ldc = narrow->n;
   part.plus = job->accumulate ? part.c : NULL;
-  job->math->amx->multiply(&part);
+  job->math->tiles->multiply(&part);
 }
 
 /* A slab of x times w, on tiles. */
@@ -5952,7 +6085,7 @@ static void igpt__heads_forward_task(void *arg, size_t index, int worker)
   const size_t heads = a->B * a->H;
   const size_t first = (a->blocks - 1 - index / heads) * a->share;      /* the longest first */
   const igpt__head head = igpt__head_of(a, index % heads);
-  a->math->amx->attend(&head, first, igpt__min_size(a->T, first + a->share),
+  a->math->tiles->attend(&head, first, igpt__min_size(a->T, first + a->share),
                        igpt__worker(a->math, worker));
 }
 
@@ -5979,14 +6112,14 @@ static void igpt__heads_backward_task(void *arg, size_t index, int worker)
   head.dk = turn < a->blocks || !a->blocks ? dqkv + C : NULL;
   head.dv = turn < a->blocks || !a->blocks ? dqkv + 2 * C : NULL;
   if (!a->blocks)
-    a->math->amx->attend_backward(&head, 0, a->T, 0, a->T, scratch);
+    a->math->tiles->attend_backward(&head, 0, a->T, 0, a->T, scratch);
   else if (turn < a->blocks) {
     const size_t first = turn * a->share, end = igpt__min_size(a->T, first + a->share);
-    a->math->amx->attend_backward(&head, a->causal ? first : 0, a->T, first, end, scratch);
+    a->math->tiles->attend_backward(&head, a->causal ? first : 0, a->T, first, end, scratch);
   } else {
     const size_t first = (2 * a->blocks - 1 - turn) * a->share;
     const size_t end = igpt__min_size(a->T, first + a->share);
-    a->math->amx->attend_backward(&head, first, end, 0, a->causal ? end : a->T, scratch);
+    a->math->tiles->attend_backward(&head, first, end, 0, a->causal ? end : a->T, scratch);
   }
 }
 
@@ -6867,10 +7000,10 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   const size_t R = igpt__size_mul(B, T), RC = igpt__size_mul(R, C), R3C = igpt__size_mul(3, RC);
   const size_t R4C = igpt__size_mul(4, RC), workers = (size_t)igpt__workers(&desc->runner);
   const size_t most = igpt__max_size(V, igpt__size_mul(4, C));
-  const igpt__amx *amx = desc->isa == IGPT_ISA_AMX ? igpt__amx_granted() : NULL;
-  const size_t tiles = igpt__max_size(igpt__attend_floats(T, C / H), igpt__tile_floats(C));
+  const igpt__tiles *tiles = igpt__tiles_of(desc->isa);
+  const size_t tile_floats = igpt__max_size(igpt__attend_floats(T, C / H), igpt__tile_floats(C));
   const size_t attention = igpt__max_size(igpt__attention_worker(kernels, T, C / H),
-                                          amx ? tiles : 0);
+                                          tiles ? tile_floats : 0);
   const int own = desc->train;    /* every block has activations of its own */
   const size_t deepest = own ? igpt__max_size(most, R) : most;    /* gradients are sums over R */
   const size_t worker_floats = igpt__size_round(
@@ -6921,7 +7054,7 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     }
     layer->r_1 = igpt__take_floats(arena, R);
     layer->r_2 = igpt__take_floats(arena, R);
-    if (amx) {
+    if (tiles) {
       layer->qkv_h = igpt__take_rows(arena, R, 3 * C);
       layer->attended_h = igpt__take_rows(arena, R, C);
       layer->f_h = own ? igpt__take_rows(arena, R, 4 * C) : NULL;
@@ -6957,7 +7090,7 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     const size_t in[4] = { C, C, C, igpt__size_mul(4, C) };
     const size_t out[4] = { igpt__size_mul(3, C), C, igpt__size_mul(4, C), C };
     const int bytes = desc->precision == IGPT_INT8 ? 1 : 2;
-    const int tiled = amx && B >= IGPT__NARROW_TILED;
+    const int tiled = tiles && B >= IGPT__NARROW_TILED;
     igpt__narrow none;
     start = arena->used;
     s->narrow = (igpt__narrow *)igpt__take(arena, 4 * L + 1, sizeof *s->narrow);
@@ -6969,7 +7102,7 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
   }
 
   s->normed = igpt__take_floats(arena, RC);
-  if (amx) {
+  if (tiles) {
     const size_t BC = igpt__size_mul(B, C);
     s->tile.few.x = s->tile.few.middle = igpt__take_floats(arena, BC);
     s->tile.few.r_1 = s->tile.few.r_2 = igpt__take_floats(arena, B);
@@ -6989,10 +7122,10 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
     s->dx = igpt__take_floats(arena, RC);
     s->dy = igpt__take_floats(arena, RC);
     s->dgain = igpt__take_floats(arena, igpt__size_mul(igpt__divide_up(R, IGPT__ROWS), C));
-    for (l = 0; amx && l < 3; l++) s->tile.dx[l] = igpt__take_rows(arena, R, C);
-    for (l = 0; amx && l < 4; l++)
+    for (l = 0; tiles && l < 3; l++) s->tile.dx[l] = igpt__take_rows(arena, R, C);
+    for (l = 0; tiles && l < 4; l++)
       s->tile.turned[l] = (uint16_t *)igpt__take(arena, igpt__panels(l < 3 ? C : 4 * C, R), 2);
-    if (amx) {
+    if (tiles) {
       s->tile.dattended = igpt__take_rows(arena, R, C);
       s->tile.dqkv = igpt__take_rows(arena, R, 3 * C);
       s->tile.df = igpt__take_rows(arena, R, 4 * C);
@@ -7007,12 +7140,12 @@ static igpt_session *igpt__session_layout(igpt__arena *arena, igpt_plan *plan,
       : igpt__narrow_shared(desc->precision == IGPT_INT8 ? R : B, igpt__size_mul(4, C));
     s->math.shared = igpt__take_floats(
       arena, igpt__max_size(copies,
-                            amx ? igpt__max_size(igpt__amx_shared(igpt__max_size(most, R), most,
+                            tiles ? igpt__max_size(igpt__tiles_shared(igpt__max_size(most, R), most,
                                                                   deepest),
                                                  igpt__size_round(igpt__tile_weights(C) / 2, 16))
                                 : igpt__matmul_shared(kernels, most, deepest)));
   }
-  s->math.amx = amx;
+  s->math.tiles = tiles;
   s->math.worker = igpt__take_floats(arena, igpt__size_mul(workers, worker_floats));
   s->math.worker_floats = worker_floats;
   s->math.kernels = kernels;
@@ -7034,21 +7167,24 @@ static igpt_result igpt__session_resolve(igpt_session_desc *desc, const igpt_con
   if ((unsigned)desc->precision > (unsigned)IGPT_PRECISION_AUTO)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.precision is %d, and must be 0..%d",
                       (int)desc->precision, (int)IGPT_PRECISION_AUTO);
-  /* AMX only ever multiplies bfloat16. AUTO may have it, and does without if it is not right. What
-     the tiles do to their sums knows no biases. */
-  if (desc->isa == IGPT_ISA_AUTO || desc->isa == IGPT_ISA_AMX) {
+  /* Tiles and dot products only ever multiply bfloat16. AUTO may have them, and does without if
+     they are not right. What they do to their sums knows no biases. */
+  if (desc->isa == IGPT_ISA_AUTO || igpt__tiles_isa(desc->isa)) {
     const int none = desc->precision == IGPT_F32 || desc->precision == IGPT_INT8 || config->biases;
-    const igpt__amx *amx = none ? NULL : igpt__amx_granted();
-    if (amx && !igpt__amx_right(amx)) {
-      if (desc->isa == IGPT_ISA_AMX)
-        return igpt__fail(log, IGPT_SELFTEST_FAILED, "session.isa is amx, whose products are wrong "
-                          "on this machine: generic C disagrees");
-      amx = NULL;
+    igpt_isa isa = IGPT_ISA_AMX;
+    if (desc->isa != IGPT_ISA_AUTO) isa = desc->isa;
+    else if (!igpt__tiles_of(isa)) isa = IGPT_ISA_AVX512_BF16;
+    if (none || !igpt__tiles_of(isa)) isa = igpt_isa_best();
+    else if (!igpt__tiles_right(igpt__tiles_of(isa))) {
+      if (desc->isa == isa)
+        return igpt__fail(log, IGPT_SELFTEST_FAILED, "session.isa is %s, whose products are wrong "
+                          "on this machine: generic C disagrees", igpt_isa_name(isa));
+      isa = igpt_isa_best();
     }
-    desc->isa = amx ? IGPT_ISA_AMX : igpt_isa_best();
+    desc->isa = isa;
   }
   if (desc->precision == IGPT_PRECISION_AUTO)
-    desc->precision = desc->isa == IGPT_ISA_AMX ? IGPT_BF16 : IGPT_F32;
+    desc->precision = igpt__tiles_isa(desc->isa) ? IGPT_BF16 : IGPT_F32;
 #ifdef IGPT_NO_TRAIN
   if (desc->train)
     return igpt__fail(log, IGPT_UNSUPPORTED, "session.train is 1, and IGPT_NO_TRAIN is defined");
@@ -7437,7 +7573,7 @@ static igpt__activations igpt__set(const igpt_session *s, const igpt__pass *pass
 {
   igpt__activations set;
   if (pass->keep) return s->layer[l];
-  if (s->math.amx && pass->decode) return s->tile.few;
+  if (s->math.tiles && pass->decode) return s->tile.few;
   set = s->layer[0];
   set.middle = set.x;
   set.lse = NULL;
@@ -7616,7 +7752,7 @@ static void igpt__tile_pack_task(void *arg, size_t index, int worker)
   }
   k = job->transposed ? out : in;
   first = index * IGPT__TILE_LANES;
-  job->s->math.amx->pack(job->packed[q] + igpt__panels(first, k),
+  job->s->math.tiles->pack(job->packed[q] + igpt__panels(first, k),
                          w + first * (job->transposed ? out : 1), job->transposed ? out : 1,
                          job->transposed ? 1 : out, igpt__min_size(IGPT__TILE_LANES, lanes - first),
                          k, 1);
@@ -7688,7 +7824,7 @@ static void igpt__tile_qkv_task(void *arg, size_t index, int worker)
   igpt__tile_norm(s, n, row, job->a.r_1 + first, job->a.x + first * C, job->w->ln_1, rows);
   product.ldh = igpt__row(3 * C);
   product.h = job->a.qkv_h + first * product.ldh;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
 }
 
 /* middle = x + attended c_proj, f = norm(middle; ln_2) c_fc, and, if there is a place for the
@@ -7706,19 +7842,19 @@ static void igpt__tile_mlp_task(void *arg, size_t index, int worker)
   product.c = middle;
   product.plus = job->a.x + first * C;
   product.ldc = C;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
   igpt__tile_norm(s, n, row, job->a.r_2 + first, middle, job->w->ln_2, rows);
   product = igpt__tiled_of(rows, 4 * C, C, n, ld, job->packed[2], IGPT__TO_GELU);
   product.h = job->a.f_h ? job->a.f_h + first * wide : g;
   product.g = g;
   product.ldh = product.ldg = wide;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
   if (!job->x) return;
   product = igpt__tiled_of(rows, C, 4 * C, g, wide, job->packed[3], IGPT__TO_FLOATS);
   product.c = job->x + first * C;
   product.plus = middle;
   product.ldc = C;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
 }
 
 static igpt__heads igpt__heads_of(const igpt_session *s, const igpt__pass *pass,
@@ -7796,7 +7932,7 @@ static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass,
       igpt__note_features(s, pass, l);
       return IGPT_OK;
     }
-    if (s->math.amx && !pass->decode ? igpt__tile_forward(s, pass, l, 1)
+    if (s->math.tiles && !pass->decode ? igpt__tile_forward(s, pass, l, 1)
                                      : igpt__block_forward(s, pass, l)) return IGPT_CANCELLED;
   }
   igpt__reach(s, s->L, s->L + 1);
@@ -7857,7 +7993,7 @@ static void igpt__tile_turn(const igpt_session *s, size_t q, const uint16_t *fro
   const size_t all = igpt__size_round(s->R, IGPT__PANEL), ld = igpt__row(s->C);
   size_t c;
   for (c = 0; c < s->C; c += IGPT__PANEL)
-    s->math.amx->fold(s->tile.turned[q] + c * all + first * IGPT__PANEL, from + c, 1, ld,
+    s->math.tiles->fold(s->tile.turned[q] + c * all + first * IGPT__PANEL, from + c, 1, ld,
                       igpt__min_size(IGPT__PANEL, s->C - c), rows, 0);
 }
 
@@ -7896,7 +8032,7 @@ static void igpt__tile_mlp_backward_task(void *arg, size_t index, int worker)
   product.ldh = product.ldg = wide;
   product.turned = s->tile.turned[3] + first * IGPT__PANEL;
   product.turned_panel = IGPT__PANEL * all;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
   igpt__tile_norm(s, n, row, NULL, job->a.middle + first * C, job->w->ln_2, rows);
   igpt__tile_turn(s, 2, n, first, rows);
   igpt__tile_turn(s, 1, job->a.attended_h + first * ld, first, rows);
@@ -7904,14 +8040,14 @@ static void igpt__tile_mlp_backward_task(void *arg, size_t index, int worker)
                            IGPT__TO_FLOATS);
   product.c = dy;
   product.ldc = C;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
   igpt__tile_norm_backward(s, s->tile.dx[1], dy, job->a.middle, job->a.r_2, job->w->ln_2, first,
                            rows);
   product = igpt__tiled_of(rows, C, C, s->tile.dx[1] + first * ld, ld, job->packed[1],
                            IGPT__TO_HALVES);
   product.h = s->tile.dattended + first * ld;
   product.ldh = ld;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
 }
 
 /* From the gradient of queries, keys and values to that below the block */
@@ -7927,7 +8063,7 @@ static void igpt__tile_qkv_backward_task(void *arg, size_t index, int worker)
                                        job->packed[0], IGPT__TO_FLOATS);
   product.c = dy;
   product.ldc = C;
-  s->math.amx->multiply(&product);
+  s->math.tiles->multiply(&product);
   igpt__tile_norm(s, n, row, NULL, job->a.x + first * C, job->w->ln_1, rows);
   igpt__tile_turn(s, 0, n, first, rows);
   igpt__tile_norm_backward(s, s->tile.dx[2], dy, job->a.x, job->a.r_1, job->w->ln_1, first, rows);
@@ -7956,12 +8092,12 @@ static void igpt__tile_gradient(const igpt__math *math, float *g, const uint16_t
     igpt__tiled product = igpt__tiled_of(igpt__min_size(tall, in - i), columns, depth,
                                          turned + i * all + row * IGPT__PANEL, 0, b,
                                          IGPT__TO_FLOATS);
-    math->amx->fold(b, dy + row * ld + j, 1, ld, columns, depth, 1);
+    math->tiles->fold(b, dy + row * ld + j, 1, ld, columns, depth, 1);
     product.a_panel = IGPT__PANEL * all;
     product.c = g + i * out + j;
     product.plus = product.c;
     product.ldc = out;
-    math->amx->multiply(&product);
+    math->tiles->multiply(&product);
   }
 }
 
@@ -8415,13 +8551,13 @@ static igpt_result igpt__backward_pass(igpt_session *s, igpt_losses *losses, con
   memset(s->dx, 0, rows * s->C * sizeof(float));
   igpt__norm_backward(s, s->dx, s->gradients.ln_f, s->dy, s->layer[s->L].x, r_f,
                       s->model->weights.ln_f, rows);
-  if (s->math.amx)
+  if (s->math.tiles)
     igpt__run(&s->math.runner, igpt__tile_round_task, s, igpt__divide_up(s->R, IGPT__ROWS));
   s->stage += s->share;
   s->share *= 2;
   for (l = s->L; l-- > 0;) {
     igpt__reach(s, s->L - 1 - l, s->L);
-    if (s->math.amx ? igpt__tile_backward(s, pass, l) : igpt__block_backward(s, pass, l))
+    if (s->math.tiles ? igpt__tile_backward(s, pass, l) : igpt__block_backward(s, pass, l))
       return IGPT_CANCELLED;
   }
   igpt__embed_backward(s, s->dx, pass);

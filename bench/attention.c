@@ -29,14 +29,15 @@ static float *numbers(size_t n, uint64_t stream)
   return x;
 }
 
-/* What attention of this instruction set works with, for two workers: AMX's is in bfloat16. */
+/* What attention of this instruction set works with, for two workers: tiles' and dot products' in
+   bfloat16. */
 static igpt__math math_of(igpt_isa isa, size_t T, size_t E)
 {
-  const int tiles = isa == IGPT_ISA_AMX;
+  const int tiles = igpt__tiles_isa(isa);
   igpt__math math;
   memset(&math, 0, sizeof math);
   math.kernels = igpt_kernels_for(isa);
-  math.amx = tiles ? igpt__amx_real() : NULL;
+  math.tiles = igpt__tiles_of(isa);
   math.round = tiles;
   math.worker_floats = igpt__max_size(igpt__attention_worker(math.kernels, T, E),
                                       tiles ? igpt__attend_floats(T, E) : 0);
@@ -105,14 +106,14 @@ static igpt__heads heads_of(const igpt__math *math, const arrays *a, size_t T, s
 static void forward_of(const igpt__math *math, const arrays *a, size_t T, size_t H, size_t E)
 {
   igpt__heads heads = heads_of(math, a, T, H, E);
-  if (math->amx) igpt__heads_forward(&heads);
+  if (math->tiles) igpt__heads_forward(&heads);
   else igpt__attention_forward(math, a->out, a->lse, a->qkv, 1, T, H, E, 1);
 }
 
 static void backward_of(const igpt__math *math, const arrays *a, size_t T, size_t H, size_t E)
 {
   igpt__heads heads = heads_of(math, a, T, H, E);
-  if (math->amx) igpt__heads_backward(&heads);
+  if (math->tiles) igpt__heads_backward(&heads);
   else igpt__attention_backward(math, a->dqkv, a->dout, a->out, a->qkv, a->lse, 1, T, H, E, 1);
 }
 
@@ -136,7 +137,7 @@ static void take_turn(void *arg)
 static double number(const turn *t, int which, size_t row, size_t column)
 {
   const size_t C = HEADS * WIDTH, width = which ? C : 3 * C;
-  if (t->math.amx)
+  if (t->math.tiles)
     return igpt__widen(t->a.halves[which][row * igpt__row(width) + column]);
   return (which ? t->a.out : t->a.qkv)[row * width + column];
 }
@@ -145,7 +146,7 @@ static double number(const turn *t, int which, size_t row, size_t column)
 static int right(turn *t)
 {
   const size_t C = HEADS * WIDTH, head = (HEADS - 1) * WIDTH;
-  const double tolerance = t->math.amx ? 2e-2 : 1e-4;
+  const double tolerance = t->math.tiles ? 2e-2 : 1e-4;
   static double p[LENGTH];
   size_t i, j, e;
   take_turn(t);
@@ -168,7 +169,7 @@ static int right(turn *t)
 
 static void contestant(int tiles)
 {
-  const igpt_isa isa = tiles ? IGPT_ISA_AMX : igpt_isa_best();
+  const igpt_isa isa = tiles ? bench_bf16() : igpt_isa_best();
   igpt_pool *pool;
   char name[60];
   turn t;
@@ -190,7 +191,7 @@ static void race(char **peers, int count)
 {
   static void (*const own[])(const void *arg) = { in_float32, in_bfloat16 };
   bench_machine();
-  race_peers(own, igpt__amx_real() ? 2 : 1, peers, count, "attention", 25,
+  race_peers(own, bench_bf16() != IGPT_ISA_AUTO ? 2 : 1, peers, count, "attention", 25,
              7.0 * HEADS * LENGTH * LENGTH * WIDTH);
 }
 
@@ -210,12 +211,9 @@ int main(int argc, char **argv)
   bench_machine();
   printf("causal; %d repetitions, alternating; median and (quartile range)\n", repeats);
   for (isa = IGPT_ISA_AVX2; isa < IGPT_ISA_COUNT; isa++) {
-    const int tiles = isa == IGPT_ISA_AMX;
+    const int tiles = igpt__tiles_isa((igpt_isa)isa);
     igpt__math math;
     double operations;
-    if (tiles && !igpt_isa_supported(IGPT_ISA_AMX))
-      printf("\namx: skipped: the processor, the system or the compiler has none, or does not "
-             "permit it\n");
     if (!igpt_kernels_for((igpt_isa)isa)) continue;
     math = math_of((igpt_isa)isa, 4096, 96);
     printf("\n%s, %s\n  %5s %3s %3s   %22s %9s %6s   %22s %9s %6s   %s\n",
@@ -230,7 +228,7 @@ int main(int argc, char **argv)
       double f, one, all, two;
       for (i = 0; i < repeats; i++) {
         double start, middle;
-        if (tiles) bench_note(&floor_now, bench_tiles(0, 2000));
+        if (tiles) bench_note(&floor_now, bench_operation((igpt_isa)isa, 0, 10000));
         else if (bench_floor_loop((igpt_isa)isa, 1, &operations))
           bench_note(&floor_now, bench_floor((igpt_isa)isa, 1, 0, 2000));
         memset(&math.runner, 0, sizeof math.runner);
@@ -258,6 +256,7 @@ int main(int argc, char **argv)
     }
     free(math.worker);
   }
+  if (bench_bf16() == IGPT_ISA_AUTO) printf("\n" BENCH_NO_BF16);
   igpt_pool_destroy(pool);
   arrays_free(&a);
   return 0;

@@ -133,8 +133,14 @@ BENCH_LOOP(bench_avx2_memory, "avx2,fma", __m256, BENCH_12, 12, BENCH_MEMORY)
 #define STORE(p, v) _mm512_storeu_ps(p, v)
 BENCH_LOOP(bench_avx512_registers, "avx512f", __m512, BENCH_24, 24, BENCH_REGISTER)
 BENCH_LOOP(bench_avx512_memory, "avx512f", __m512, BENCH_24, 24, BENCH_MEMORY)
-#undef ADD
 #undef FMA
+#if BENCH_AMX                     /* a compiler that knows AVX512_BF16 */
+#define FMA(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+BENCH_LOOP(bench_dots_registers, "avx512f,avx512bf16", __m512, BENCH_24, 24, BENCH_REGISTER)
+BENCH_LOOP(bench_dots_memory, "avx512f,avx512bf16", __m512, BENCH_24, 24, BENCH_MEMORY)
+#undef FMA
+#endif
+#undef ADD
 #undef SPLAT
 #undef STORE
 #endif
@@ -153,6 +159,12 @@ static bench_loop *bench_floor_loop(igpt_isa isa, int memory, double *operations
     *operations = 2.0 * 64 * 24 * 16;
     return memory ? bench_avx512_memory : bench_avx512_registers;
   }
+#if BENCH_AMX
+  if (isa == IGPT_ISA_AVX512_BF16) {
+    *operations = 4.0 * 64 * 24 * 16;
+    return memory ? bench_dots_memory : bench_dots_registers;
+  }
+#endif
 #endif
 #endif
   (void)isa;
@@ -225,6 +237,24 @@ static double bench_floor(igpt_isa isa, int memory, int processor, size_t rounds
   start = bench_clock(processor);
   bench_sink = loop(from, rounds);
   return (bench_clock(processor) - start) / (operations * (double)rounds);
+}
+
+/* What multiplies bfloat16 here; AUTO: nothing does. */
+static igpt_isa bench_bf16(void)
+{
+  return igpt_isa_supported(IGPT_ISA_AMX) ? IGPT_ISA_AMX
+         : igpt_isa_supported(IGPT_ISA_AVX512_BF16) ? IGPT_ISA_AVX512_BF16 : IGPT_ISA_AUTO;
+}
+
+#define BENCH_NO_BF16 "bfloat16: skipped: the processor, the system or the compiler has neither " \
+                      "AMX nor fast dot products, or does not permit them\n"
+
+/* Seconds of one operation: of tiles in registers, or of vectors with one operand from the first
+   cache. */
+static double bench_operation(igpt_isa isa, int processor, size_t rounds)
+{
+  return isa == IGPT_ISA_AMX ? bench_tiles(processor, rounds / 5)
+                             : bench_floor(isa, 1, processor, rounds);
 }
 
 /* ---- both processors at once ----------------------------------------------------------------- */

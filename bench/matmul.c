@@ -1,6 +1,6 @@
 /* Linear layers of iGPT-S (1024 positions of width 512): the three products of training, in
    float32, beside the time that the same multiply-adds take when one operand of each comes from the
-   first cache; and in bfloat16 on AMX, beside what its tiles do in registers.
+   first cache; and in bfloat16, beside what AMX's tiles do in registers, or dot products.
 
    cc -O2 -I. bench/matmul.c -o build/bench/matmul -lm -pthread
    build/bench/matmul [-p] [-q]      -p: time of the process instead of the wall (one worker only)
@@ -142,9 +142,9 @@ static tile_layer tile_layer_of(const igpt__math *math, size_t in, size_t out, c
   l.xt = halves(in * ROWS);
   l.dw = (float *)aligned_alloc(64, in * out * sizeof(float));
   if (!l.dw) exit(2);
-  math->amx->pack(l.w, w, 1, out, out, in, 1);
-  math->amx->pack(l.wt, w, out, 1, in, out, 1);
-  math->amx->fold(l.xt, l.x, 1, igpt__row(in), in, ROWS, 0);
+  math->tiles->pack(l.w, w, 1, out, out, in, 1);
+  math->tiles->pack(l.wt, w, out, 1, in, out, 1);
+  math->tiles->fold(l.xt, l.x, 1, igpt__row(in), in, ROWS, 0);
   return l;
 }
 
@@ -172,7 +172,7 @@ static void tile_task(void *arg, size_t index, int worker)
                                          l->product ? l->wt : l->w, IGPT__TO_HALVES);
     product.ldh = igpt__row(to);
     product.h = (l->product ? l->dx : l->y) + index * SHARE * product.ldh;
-    l->math->amx->multiply(&product);
+    l->math->tiles->multiply(&product);
   }
 }
 
@@ -217,8 +217,8 @@ static int check_layer(tile_layer *l, int product, const float *w)
 static void math_of_tiles(igpt__math *math, int workers)
 {
   memset(math, 0, sizeof *math);
-  math->kernels = igpt_kernels_for(IGPT_ISA_AMX);
-  math->amx = igpt__amx_real();
+  math->kernels = igpt_kernels_for(bench_bf16());
+  math->tiles = igpt__tiles_of(bench_bf16());
   math->round = 1;
   math->worker_floats = igpt__tile_floats(512);
   math->worker = (float *)aligned_alloc(64, (size_t)workers * math->worker_floats * 4);
@@ -233,12 +233,13 @@ static int on_tiles(igpt_pool *pool, int processor, int repeats, const float *x,
   double sum_one = 0, sum_two = 0, sum_flops = 0, sum_floor = 0, sum_both = 0;
   size_t l;
   int product, i, right = 1;
-  if (!igpt__amx_real()) {
-    printf("\namx: skipped: the processor, the system or the compiler has none, or does not permit "
-           "it\n");
+  if (bench_bf16() == IGPT_ISA_AUTO) {
+    printf("\n" BENCH_NO_BF16);
     return 1;
   }
-  printf("\namx, bfloat16; the floor: products of tiles in registers, in turn with the others\n");
+  printf("\n%s, bfloat16; the floor: %s, in turn with the others\n", igpt_isa_name(bench_bf16()),
+         bench_bf16() == IGPT_ISA_AMX ? "products of tiles in registers"
+                                      : "dot products with one operand from the first cache");
   printf("  %-9s %5s %5s %5s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k", "ms", "",
          "GFLOP/s", "floor", pool ? "two workers ms, GFLOP/s, floor" : "");
   math_of_tiles(&math, 2);
@@ -257,7 +258,7 @@ static int on_tiles(igpt_pool *pool, int processor, int repeats, const float *x,
       }
       for (i = 0; i < repeats; i++) {
         memset(&math.runner, 0, sizeof math.runner);
-        bench_note(&floor_now, bench_tiles(processor, 400));
+        bench_note(&floor_now, bench_operation(bench_bf16(), processor, 2000));
         start = bench_clock(processor);
         run_layer(&t, product);
         bench_note(&one, bench_clock(processor) - start);
@@ -266,7 +267,7 @@ static int on_tiles(igpt_pool *pool, int processor, int repeats, const float *x,
         start = bench_clock(processor);
         run_layer(&t, product);
         bench_note(&both, bench_clock(processor) - start);
-        bench_note(&floor_both, floor_of_two(pool, IGPT_ISA_AMX));
+        bench_note(&floor_both, floor_of_two(pool, bench_bf16()));
       }
       t1 = bench_median(&one);
       f = bench_median(&floor_now) * flops;
@@ -312,13 +313,13 @@ static void take_turn(void *arg)
   turn *t = (turn *)arg;
   int i;
   for (i = 0; i < PRODUCTS; i++)
-    if (t->math.amx) run_layer(&t->layers[i / 3], i % 3);
+    if (t->math.tiles) run_layer(&t->layers[i / 3], i % 3);
     else run(&t->math, &t->jobs[i]);
 }
 
 static void contestant(int tiles)
 {
-  const igpt_isa isa = tiles ? IGPT_ISA_AMX : igpt_isa_best();
+  const igpt_isa isa = tiles ? bench_bf16() : igpt_isa_best();
   igpt_pool *pool;
   char name[60];
   turn t;
@@ -363,7 +364,7 @@ static void race(char **peers, int count)
   for (l = 0; l < sizeof layers / sizeof *layers; l++)
     operations += 3.0 * 2 * ROWS * (double)layers[l].in * (double)layers[l].out;
   bench_machine();
-  race_peers(own, igpt__amx_real() ? 2 : 1, peers, count, "products", 15, operations);
+  race_peers(own, bench_bf16() != IGPT_ISA_AUTO ? 2 : 1, peers, count, "products", 15, operations);
 }
 
 int main(int argc, char **argv)
@@ -391,7 +392,7 @@ int main(int argc, char **argv)
     int product, slow = isa == IGPT_ISA_GENERIC ? 3 : repeats;
     double registers = 0, memory = 0, operations;
     double sum_floor = 0, sum_one = 0, sum_two = 0, sum_both = 0;
-    if (!k || isa == IGPT_ISA_AMX) continue;
+    if (!k || igpt__tiles_isa((igpt_isa)isa)) continue;
     memset(&math, 0, sizeof math);
     math.kernels = k;
     math.worker_floats = igpt__matmul_worker(k, 2048, 2048);

@@ -1,7 +1,7 @@
 /* Training steps of three networks: the paper's iGPT-S with 2 pictures of 1024 pixels a step, 12
    layers of width 256 with 4, 8 layers of width 128 with 8. Forward, loss, backward and AdamW with
    one worker, with two, with two while another process keeps one processor busy, in bfloat16 where
-   the machine has AMX, and with the peers that are named. Then pictures of 64 x 64 beside those of
+   the machine multiplies it, and with the peers that are named. Then pictures of 64 x 64 beside those of
    32 x 32: memory must grow with the pixels, not with their square. Before anything is timed, the
    first loss has to be ln 512.
 
@@ -178,15 +178,15 @@ static void train(const void *arg)
 
 /* ---- the machine's rates --------------------------------------------------------------------- */
 
-typedef enum rate { MULTIPLY_ADDS, READING, TILES } rate;
+typedef enum rate { MULTIPLY_ADDS, READING, HALVES } rate;
 
 static void multiply_adds(void *pool) { bench_pair((igpt_pool *)pool, igpt_isa_best()); }
 static void reading(void *array) { bench_read((bench_array *)array); }
-static void tiles(void *pool) { bench_pair((igpt_pool *)pool, IGPT_ISA_AMX); }
+static void halves(void *pool) { bench_pair((igpt_pool *)pool, bench_bf16()); }
 
 static void measure(const void *which)
 {
-  static void (*const steps[])(void *arg) = { multiply_adds, reading, tiles };
+  static void (*const steps[])(void *arg) = { multiply_adds, reading, halves };
   igpt_pool *pool;
   bench_array array;
   void *arg;
@@ -206,8 +206,8 @@ static double floor_of(const network *n, race_lane *rates, igpt_precision precis
 {
   const igpt_plan plan = plan_of(n, precision);
   const int bf16 = precision == IGPT_BF16;
-  const double operation = bench_median(&rates[bf16 ? TILES : MULTIPLY_ADDS].times) /
-                           bench_pair_operations(bf16 ? IGPT_ISA_AMX : igpt_isa_best());
+  const double operation = bench_median(&rates[bf16 ? HALVES : MULTIPLY_ADDS].times) /
+                           bench_pair_operations(bf16 ? bench_bf16() : igpt_isa_best());
   const double byte = bench_median(&rates[READING].times) / BENCH_LARGE;
   const double products = plan.train_flops * n->batch * operation;
   const double adam = 28 * (double)plan.parameters * byte;
@@ -231,11 +231,11 @@ static double show(const network *n, race_lane *lane)
 
 static void race(const network *n, int steps, char **peers, int peer_count)
 {
-  static const rate rates[] = { MULTIPLY_ADDS, READING, TILES };
+  static const rate rates[] = { MULTIPLY_ADDS, READING, HALVES };
   static const struct { int workers, crowded; } ways[] = { { 1, 0 }, { 2, 0 }, { 2, 1 } };
   enum { WAYS = 3, MOST_LANES = 16 };
-  const int amx = igpt_isa_supported(IGPT_ISA_AMX), precisions = amx ? 2 : 1;
-  const int measured = amx ? 3 : 2;
+  const int bf16 = bench_bf16() != IGPT_ISA_AUTO, precisions = bf16 ? 2 : 1;
+  const int measured = bf16 ? 3 : 2;
   race_lane lanes[MOST_LANES];
   double best = 0;                /* of ours */
   int count = 0, p, i;
@@ -270,13 +270,11 @@ static void race(const network *n, int steps, char **peers, int peer_count)
     printf(", %.2f times slower than alone\n", crowded / two);
     best = two;
   }
-  if (!amx)
-    printf("  bfloat16 on AMX: skipped: the processor, the system or the compiler has none, or "
-           "does not permit it\n");
+  if (!bf16) printf("  " BENCH_NO_BF16);
   for (i = measured + precisions * WAYS; i < count; i++) {
     const double time = show(n, &lanes[i]);
     printf("; igpt.h x%.2f", time / bench_median(&lanes[measured + 1].times));
-    if (amx) printf(" in float32, x%.2f in bfloat16", time / best);
+    if (bf16) printf(" in float32, x%.2f in bfloat16", time / best);
     printf("\n");
   }
 }
@@ -284,7 +282,7 @@ static void race(const network *n, int steps, char **peers, int peer_count)
 /* Pictures of 64 x 64 beside those of 32 x 32, both with two workers */
 static void race_of_sizes(int steps)
 {
-  const igpt_precision precision = igpt_isa_supported(IGPT_ISA_AMX) ? IGPT_BF16 : IGPT_F32;
+  const igpt_precision precision = bench_bf16() != IGPT_ISA_AUTO ? IGPT_BF16 : IGPT_F32;
   race_lane lanes[2];
   double bytes[2], speed[2];
   int i;

@@ -305,8 +305,9 @@ static const option option_table[] = {
     "of everything that is drawn: same seed, same bits" },
   { OPT_WORKERS, "workers", IS_WHOLE, ON_DATA, 0, IGPT_MAX_WORKERS, "0", "N",
     "threads; 0: one a processor; no result depends on it" },
-  { OPT_ISA, "isa", IS_WORD, ON_DATA | ON_PLAN, 0, 0, "auto", "auto|generic|avx2|avx512|amx|neon",
-    "instruction set; amx multiplies in bf16 alone, and auto takes it for that where it can" },
+  { OPT_ISA, "isa", IS_WORD, ON_DATA | ON_PLAN, 0, 0, "auto",
+    "auto|generic|avx2|avx512|avx512bf16|amx|neon",
+    "instruction set; avx512bf16 and amx multiply in bf16 alone, and auto takes them for that" },
   { OPT_PRECISION, "precision", IS_WORD, ON_SESSION | ON_PLAN, 0, 0, "f32",
     "f32|bf16|int8|auto",
     "of the operands of matrix products; sums, weights and moments are float32. int8: the matrices "

@@ -1,12 +1,13 @@
-/* Matrix products and attention on AMX's tiles: packing, products of every shape, heads of every
-   shape, the self-test that guards them, whole steps of training. The tiles are emulated, so that
-   all of it is tested on every machine; where the processor has AMX, the same tests run on it too.
+/* Matrix products and attention in bfloat16, on AMX's tiles and by AVX-512's dot products: packing,
+   products of every shape, heads of every shape, the self-test that guards them, whole steps of
+   training. Both are emulated, so that all of it is tested on every machine; where the processor
+   has one, the same tests run on it too.
 
    cc -std=c99 -O2 -I. -o build/tests/amx tests/amx.c -lm -pthread                                */
 
 #define _DEFAULT_SOURCE           /* mmap */
-struct igpt__amx;
-static const struct igpt__amx *present;     /* what the library finds on this "machine" */
+struct igpt__tiles;
+static const struct igpt__tiles *present;     /* what the library finds on this "machine" */
 #define IGPT__TILES present
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
@@ -16,24 +17,32 @@ static const struct igpt__amx *present;     /* what the library finds on this "m
 
 typedef struct unit {
   const char *name;
-  const igpt__amx *amx;
+  const igpt__tiles *tiles;
+  size_t like;                    /* the unit that has the same bits */
 } unit;
 
-enum { UNITS = 3 };
-static unit units[UNITS];         /* emulated; emulated and packed by vectors; real */
+enum { UNITS = 5, DOTS = 3 };
+static unit units[UNITS];         /* tiles: emulated; emulated and packed by vectors; real; dot
+                                     products: emulated; real */
 
-#define EACH_UNIT(u) for (u = units; u < units + UNITS; u++) if (u->amx)
+#define EACH_UNIT(u) for (u = units; u < units + UNITS; u++) if (u->tiles)
 
 TEST(emulated_vectors)
 {
-  if (!units[1].amx) SKIP("the processor has no AVX512_BF16, whose packing this is");
-  CHECK(units[0].amx->pack != units[1].amx->pack);
+  if (!units[1].tiles) SKIP("the processor has no AVX512_BF16, whose packing this is");
+  CHECK(units[0].tiles->pack != units[1].tiles->pack);
 }
 
 TEST(real_tiles)
 {
-  if (!units[2].amx) SKIP("the processor, the system or the compiler has no AMX: emulated only");
-  CHECK(units[2].amx->multiply != units[0].amx->multiply);
+  if (!units[2].tiles) SKIP("the processor, the system or the compiler has no AMX: emulated only");
+  CHECK(units[2].tiles->multiply != units[0].tiles->multiply);
+}
+
+TEST(real_dots)
+{
+  if (!units[4].tiles) SKIP("the processor has no AVX512_BF16: emulated only");
+  CHECK(units[4].tiles->multiply != units[DOTS].tiles->multiply);
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -88,8 +97,8 @@ TEST(packing)
               memset(to, 0xff, size * sizeof *to);
               if (half) {
                 igpt_kernels_for(IGPT_ISA_GENERIC)->halve(halves, from, floats);
-                u->amx->fold(to, halves, lane_stride, k_stride, count, k, pairs);
-              } else u->amx->pack(to, from, lane_stride, k_stride, count, k, pairs);
+                u->tiles->fold(to, halves, lane_stride, k_stride, count, k, pairs);
+              } else u->tiles->pack(to, from, lane_stride, k_stride, count, k, pairs);
               if (memcmp(to, want, size * sizeof *to)) {
                 printf("  %s, %d lanes of %d, layout %d, pairs %d, half %d\n", u->name, (int)count,
                        (int)k, layout, pairs, half);
@@ -120,9 +129,9 @@ TEST(rounding)
     float from[CASES];
     uint16_t to[32 * 32];
     for (i = 0; i < CASES; i++) from[i] = float_of(cases[i].from);
-    u->amx->pack(to, from, CASES, 1, 1, CASES, 0);
+    u->tiles->pack(to, from, CASES, 1, 1, CASES, 0);
     for (i = 0; i < CASES; i++) CHECK_INT(to[i], cases[i].to);
-    u->amx->pack(to, from, 1, CASES, CASES, 1, 1);
+    u->tiles->pack(to, from, 1, CASES, CASES, 1, 1);
     for (i = 0; i < CASES; i++) CHECK_INT(to[place((size_t)i, 0, 1, 1)], cases[i].to);
   }
 }
@@ -131,7 +140,7 @@ TEST(rounding)
 
 /* c + sum over p of a[p] b[p], p < k <= 32, in output (17,18) of a block, which is in its last
    tile */
-static float dot_of(const igpt__amx *amx, float c, const float *a, const float *b, size_t k)
+static float dot_of(const igpt__tiles *tiles, float c, const float *a, const float *b, size_t k)
 {
   static float x[18 * 32], w[19 * 32], y[18 * 19];
   uint16_t px[1024], pw[1024];
@@ -142,48 +151,72 @@ static float dot_of(const igpt__amx *amx, float c, const float *a, const float *
   memcpy(x + 17 * 32, a, k * sizeof *a);
   memcpy(w + 18 * 32, b, k * sizeof *b);
   y[17 * 19 + 18] = c;
-  amx->pack(px, x, 32, 1, 18, 32, 0);
-  amx->pack(pw, w, 32, 1, 19, 32, 1);
+  tiles->pack(px, x, 32, 1, 18, 32, 0);
+  tiles->pack(pw, w, 32, 1, 19, 32, 1);
   product = igpt__tiled_of(18, 19, 32, px, 0, pw, IGPT__TO_FLOATS);
   product.c = y;
   product.plus = y;
   product.ldc = 19;
-  amx->multiply(&product);
+  tiles->multiply(&product);
   return y[17 * 19 + 18];
 }
 
 /* Sums of the even and of the odd products, each rounded at every step, and their sum: numbers that
    every other order would round differently. Denormals count as zero, coming and going. */
-TEST(one_instruction)
+TEST(one_tile)
 {
   const float big = 16777216.0f, tiny = float_of(0x00400000), least = float_of(0x00800000);
   const unit *u;
-  EACH_UNIT(u) {
+  EACH_UNIT(u) if (u->like == 0) {
     float a[8], ones[8];
     int i;
     for (i = 0; i < 8; i++) ones[i] = 1;
     a[0] = big, a[1] = 1, a[2] = 1, a[3] = 1;
-    CHECK(dot_of(u->amx, 0, a, ones, 4) == big + 2);       /* 2^24 + 1 is lost, 1 + 1 is not */
+    CHECK(dot_of(u->tiles, 0, a, ones, 4) == big + 2);       /* 2^24 + 1 is lost, 1 + 1 is not */
     a[0] = 1, a[1] = big, a[2] = 1, a[3] = 1;
-    CHECK(dot_of(u->amx, 0, a, ones, 4) == big + 2);
+    CHECK(dot_of(u->tiles, 0, a, ones, 4) == big + 2);
     a[0] = 1, a[1] = 1, a[2] = big, a[3] = 1;
-    CHECK(dot_of(u->amx, 0, a, ones, 4) == big + 2);
+    CHECK(dot_of(u->tiles, 0, a, ones, 4) == big + 2);
     a[0] = 3, a[1] = big;
-    CHECK(dot_of(u->amx, 0, a, ones, 2) == big + 4);       /* a tie, to even */
+    CHECK(dot_of(u->tiles, 0, a, ones, 2) == big + 4);       /* a tie, to even */
     a[0] = tiny;
     ones[0] = big;
-    CHECK(dot_of(u->amx, 0, a, ones, 1) == 0);
-    CHECK(dot_of(u->amx, 2, a, ones, 1) == 2);
+    CHECK(dot_of(u->tiles, 0, a, ones, 1) == 0);
+    CHECK(dot_of(u->tiles, 2, a, ones, 1) == 2);
     a[0] = least;
-    CHECK(dot_of(u->amx, 0, a, ones, 1) == least * big);
+    CHECK(dot_of(u->tiles, 0, a, ones, 1) == least * big);
     ones[0] = ones[2] = 0.5f;
-    CHECK(dot_of(u->amx, 0, a, ones, 1) == 0);
+    CHECK(dot_of(u->tiles, 0, a, ones, 1) == 0);
     a[1] = 0, a[2] = least;                                 /* two halves are not a whole then */
-    CHECK(dot_of(u->amx, 0, a, ones, 3) == 0);
+    CHECK(dot_of(u->tiles, 0, a, ones, 3) == 0);
     a[0] = INFINITY;
-    CHECK(dot_of(u->amx, 1, a, ones, 1) == INFINITY);
+    CHECK(dot_of(u->tiles, 1, a, ones, 1) == INFINITY);
     ones[0] = 0;
-    CHECK(isnan(dot_of(u->amx, 1, a, ones, 1)));
+    CHECK(isnan(dot_of(u->tiles, 1, a, ones, 1)));
+  }
+}
+
+/* The second of a pair is added before the first, one after the other. */
+TEST(one_dot)
+{
+  const float big = 16777216.0f, tiny = float_of(0x00400000);
+  const unit *u;
+  EACH_UNIT(u) if (u->like == DOTS) {
+    float a[8], ones[8];
+    int i;
+    for (i = 0; i < 8; i++) ones[i] = 1;
+    a[0] = 1, a[1] = 1, a[2] = big, a[3] = 1;
+    CHECK(dot_of(u->tiles, 0, a, ones, 4) == big + 4);       /* 2, 2 + 1, then a tie, to even */
+    a[0] = big, a[1] = 1, a[2] = 1, a[3] = 1;
+    CHECK(dot_of(u->tiles, 0, a, ones, 4) == big);           /* a tie to even, and two lost */
+    a[0] = tiny;
+    ones[0] = big;
+    CHECK(dot_of(u->tiles, 0, a, ones, 1) == 0);
+    CHECK(dot_of(u->tiles, 2, a, ones, 1) == 2);
+    a[0] = INFINITY;
+    CHECK(dot_of(u->tiles, 1, a, ones, 1) == INFINITY);
+    ones[0] = 0;
+    CHECK(isnan(dot_of(u->tiles, 1, a, ones, 1)));
   }
 }
 
@@ -226,14 +259,14 @@ static void operands_free(operands *o)
   part_free(o->b);
 }
 
-static void product(const igpt__amx *amx, float *c, size_t ldc, const operands *o, shape s,
+static void product(const igpt__tiles *tiles, float *c, size_t ldc, const operands *o, shape s,
                     int accumulate, int workers, int order)
 {
   part_math m;
-  part_math_open(&m, IGPT_ISA_AUTO, igpt__amx_shared(s.m, s.n, s.k),
+  part_math_open(&m, IGPT_ISA_AUTO, igpt__tiles_shared(s.m, s.n, s.k),
                  igpt__matmul_worker(igpt_kernels_for(IGPT_ISA_AUTO), s.n, s.k), workers, order,
                  1);
-  m.math.amx = amx;
+  m.math.tiles = tiles;
   igpt__matmul(&m.math, c, ldc, o->a, o->a_row, o->a_column, o->b, o->b_row, o->b_column, s.m,
                s.n, s.k, accumulate);
   part_math_close(&m);
@@ -260,7 +293,7 @@ TEST(against_float64)
           if (!accumulate)
             for (i = 0; i < s.m; i++)
               for (j = 0; j < s.n; j++) c[i * ldc + j] = NAN;
-          product(u->amx, c, ldc, &o, s, accumulate, 1, 0);
+          product(u->tiles, c, ldc, &o, s, accumulate, 1, 0);
           for (i = 0; i < s.m; i++) {
             for (j = i % 3; j < s.n; j += large ? 7 : 1) {
               double want = accumulate ? c0[i * ldc + j] : 0, size = fabs(want);
@@ -280,7 +313,7 @@ TEST(against_float64)
         }
 }
 
-/* 1, 2 and 7 workers in three orders, and all tiles: the same bits */
+/* 1, 2 and 7 workers in three orders, and units that are alike: the same bits */
 TEST(workers)
 {
   static const int workers[] = { 1, 2, 7 };
@@ -291,14 +324,18 @@ TEST(workers)
     const shape s = shapes[at];
     operands o = operands_make(s, (int)at & 3);
     float *c = part_random(s.m * s.n, 1, 4), *start = part_copy(c, s.m * s.n);
-    product(units[0].amx, c, s.n, &o, s, 1, 1, 0);
-    EACH_UNIT(u)
+    EACH_UNIT(u) {
+      if (u == units + u->like) {
+        memcpy(c, start, s.m * s.n * sizeof *c);
+        product(u->tiles, c, s.n, &o, s, 1, 1, 0);
+      }
       for (w = 0; w < 3; w++) {
         float *d = part_copy(start, s.m * s.n);
-        product(u->amx, d, s.n, &o, s, 1, workers[w], w);
+        product(u->tiles, d, s.n, &o, s, 1, workers[w], w);
         CHECK(part_same(c, d, s.m * s.n));
         part_free(d);
       }
+    }
     part_free(c);
     part_free(start);
     operands_free(&o);
@@ -314,10 +351,10 @@ TEST(alone)
     operands o = operands_make(s, 0), inner = o;
     float *c = part_floats(s.m * s.n), *d = part_floats(part.m * part.n);
     size_t i;
-    product(u->amx, c, s.n, &o, s, 0, 1, 0);
+    product(u->tiles, c, s.n, &o, s, 0, 1, 0);
     inner.a = o.a + 19 * o.a_row;
     inner.b = o.b + 37 * o.b_column;
-    product(u->amx, d, part.n, &inner, part, 0, 1, 0);
+    product(u->tiles, d, part.n, &inner, part, 0, 1, 0);
     for (i = 0; i < part.m; i++) CHECK(part_same(c + (19 + i) * s.n + 37, d + i * part.n, part.n));
     part_free(c);
     part_free(d);
@@ -339,14 +376,14 @@ static int near_half(uint16_t got, double want, double size)
 
 /* Rows as they are for A, at every edge: halves of the sums, GELU of them, what its backward makes
    of them, and gelu turned; from small numbers to such that exp overflows, and NaN. Zeros up to
-   whole panels, and nothing is written elsewhere. All tiles: the same bits. */
+   whole panels, and nothing is written elsewhere. Units that are alike: the same bits. */
 TEST(endings)
 {
   static const shape cases[] = { { 1, 1, 1 }, { 17, 5, 33 }, { 32, 32, 32 }, { 70, 83, 50 } };
   static const float scales[] = { 0.3f, 3, 40 };
   enum { SIDE = 96, HALVES = SIDE * (SIDE + 7) };
-  static uint16_t a[SIDE * 128], b[SIDE * SIDE], h[3][HALVES], g[3][HALVES], dx[3][HALVES];
-  static uint16_t turned[3][SIDE * SIDE];
+  static uint16_t a[SIDE * 128], b[SIDE * SIDE], h[UNITS][HALVES], g[UNITS][HALVES];
+  static uint16_t dx[UNITS][HALVES], turned[UNITS][SIDE * SIDE];
   static float sums[SIDE * SIDE], w[SIDE * SIDE], x[SIDE * SIDE];
   const size_t ld = SIDE + 7, lda = 128;
   size_t at, i, j, which, size;
@@ -364,17 +401,17 @@ TEST(endings)
         if (s.m > 60) x[3 * s.k] = NAN;
         for (i = 0; i < s.m; i++)
           igpt_kernels_for(IGPT_ISA_GENERIC)->halve(a + i * lda, x + i * s.k, s.k);
-        u->amx->pack(b, w, 1, s.n, s.n, s.k, 1);
+        u->tiles->pack(b, w, 1, s.n, s.n, s.k, 1);
         product = igpt__tiled_of(s.m, s.n, s.k, a, lda, b, IGPT__TO_FLOATS);
         product.c = sums;
         product.ldc = s.n;
-        u->amx->multiply(&product);
+        u->tiles->multiply(&product);
 
         memset(h[which], 0xee, sizeof h[which]);
         product.to = IGPT__TO_HALVES;
         product.h = h[which];
         product.ldh = product.ldg = ld;
-        u->amx->multiply(&product);
+        u->tiles->multiply(&product);
         for (i = 0; i < HALVES; i++)
           if (i / ld >= s.m || i % ld >= wide) CHECK_INT(h[which][i], 0xeeee);
           else if (i % ld >= s.n) CHECK_INT(h[which][i], i / ld == 3 && s.m > 60 ? 0x7fc0 : 0);
@@ -386,7 +423,7 @@ TEST(endings)
         memset(h[which], 0x11, sizeof h[which]);
         product.to = IGPT__TO_GELU;
         product.g = g[which];
-        u->amx->multiply(&product);
+        u->tiles->multiply(&product);
         for (i = 0; i < s.m; i++)
           for (j = 0; j < s.n; j++) {
             const double f = igpt__widen(h[which][i * ld + j]), want = f * sigmoid(f);
@@ -402,7 +439,7 @@ TEST(endings)
         product.h = dx[which];
         product.turned = turned[which];
         product.turned_panel = 32 * SIDE;
-        u->amx->multiply(&product);
+        u->tiles->multiply(&product);
         for (i = 0; i < s.m; i++)
           for (j = 0; j < s.n; j++) {
             const double f = igpt__widen(h[which][i * ld + j]), y = sigmoid(f);
@@ -413,9 +450,10 @@ TEST(endings)
         for (i = s.m; i < tall; i++)
           for (j = 0; j < s.n; j++) CHECK_INT(turned[which][place(j, i, SIDE, 0)], 0);
         if (tall < SIDE) CHECK_INT(turned[which][place(0, tall, SIDE, 0)], 0xeeee);
-        CHECK(!memcmp(h[0], h[which], sizeof h[0]) && !memcmp(g[0], g[which], sizeof g[0]));
-        CHECK(!memcmp(dx[0], dx[which], sizeof dx[0]));
-        CHECK(!memcmp(turned[0], turned[which], sizeof turned[0]));
+        CHECK(!memcmp(h[u->like], h[which], sizeof *h));
+        CHECK(!memcmp(g[u->like], g[which], sizeof *g));
+        CHECK(!memcmp(dx[u->like], dx[which], sizeof *dx));
+        CHECK(!memcmp(turned[u->like], turned[which], sizeof *turned));
       }
     }
 }
@@ -465,15 +503,15 @@ static float *floats_of(uint16_t *h, size_t rows, size_t columns)
   return x;
 }
 
-static void attend(result *r, const igpt__amx *amx, heads s, const float *qkv, const float *dout,
-                   int causal, int workers, int order)
+static void attend(result *r, const igpt__tiles *tiles, heads s, const float *qkv,
+                   const float *dout, int causal, int workers, int order)
 {
   const size_t rows = s.B * s.T, C = s.H * s.E;
   part_math m;
   igpt__heads all;
   uint16_t *qkv_h = halves_of(qkv, rows, 3 * C), *dout_h = halves_of(dout, rows, C);
   part_math_open(&m, IGPT_ISA_AUTO, 0, igpt__attend_floats(s.T, s.E), workers, order, 1);
-  m.math.amx = amx;
+  m.math.tiles = tiles;
   memset(&all, 0, sizeof all);
   all.math = &m.math;
   all.qkv = qkv_h;
@@ -600,7 +638,7 @@ static void check_attention(float size)
         for (i = 0; i < s.B * T; i++)
           for (e = 2 * C; e < 3 * C; e++) qkv[i * 3 * C + e] /= size;
         for (i = 0; i < s.B * T * C; i++) dout[i] = igpt__round_bf16(dout[i]);
-        attend(&r, u->amx, s, qkv, dout, causal, 1, 0);
+        attend(&r, u->tiles, s, qkv, dout, causal, 1, 0);
         for (b = 0; b < s.B; b++)
           for (h = 0; h < s.H; h++) {
             const size_t first = b * T * 3 * C + h * E, narrow = b * T * C + h * E;
@@ -642,8 +680,8 @@ static void check_attention(float size)
 TEST(attention_small_scores) { check_attention(1.5f); }
 TEST(attention_large_scores) { check_attention(6); }
 
-/* 1, 2, 5 and 16 workers, which cut heads into more and more blocks, in three orders, and all
-   tiles: the same bits */
+/* 1, 2, 5 and 16 workers, which cut heads into more and more blocks, in three orders, and units
+   that are alike: the same bits */
 TEST(attention_workers)
 {
   static const heads several[] = { { 1, 545, 1, 20 }, { 1, 300, 2, 33 }, { 2, 130, 3, 8 } };
@@ -656,17 +694,20 @@ TEST(attention_workers)
       const heads s = several[at];
       const size_t rows = s.B * s.T, C = s.H * s.E;
       float *qkv = part_random(rows * 3 * C, 2, 1), *dout = part_random(rows * C, 1, 2);
-      result first, again;
-      attend(&first, units[0].amx, s, qkv, dout, causal, 1, 0);
-      EACH_UNIT(u)
+      result first[UNITS], again;
+      EACH_UNIT(u) {
+        const result *want = &first[u->like];
+        if (u == units + u->like) attend(&first[u->like], u->tiles, s, qkv, dout, causal, 1, 0);
         for (w = 0; w < 4; w++) {
-          attend(&again, u->amx, s, qkv, dout, causal, workers[w], w % 3);
-          CHECK(part_same(first.out, again.out, rows * C));
-          CHECK(part_same(first.lse, again.lse, rows * s.H));
-          CHECK(part_same(first.dqkv, again.dqkv, rows * 3 * C));
+          attend(&again, u->tiles, s, qkv, dout, causal, workers[w], w % 3);
+          CHECK(part_same(want->out, again.out, rows * C));
+          CHECK(part_same(want->lse, again.lse, rows * s.H));
+          CHECK(part_same(want->dqkv, again.dqkv, rows * 3 * C));
           result_free(&again);
         }
-      result_free(&first);
+      }
+      result_free(&first[0]);
+      result_free(&first[DOTS]);
       part_free(qkv);
       part_free(dout);
     }
@@ -683,17 +724,17 @@ TEST(attention_causality)
     size_t cut, step;
     float *qkv = part_random(s.T * 3 * C, 2, 1), *dout = part_random(s.T * C, 1, 2);
     result first, again;
-    attend(&first, u->amx, s, qkv, dout, 1, 1, 0);
+    attend(&first, u->tiles, s, qkv, dout, 1, 1, 0);
     for (step = 7; step > 0; step--) {             /* from the back: what is before stays */
       heads shorter = s;
       cut = 45 * step + 1;
       part_fill(qkv + cut * 3 * C, (s.T - cut) * 3 * C, 30, cut);
-      attend(&again, u->amx, s, qkv, dout, 1, 1, 0);
+      attend(&again, u->tiles, s, qkv, dout, 1, 1, 0);
       CHECK(part_same(first.out, again.out, cut * C) && part_same(first.lse, again.lse, cut));
       CHECK(!part_same(first.out + cut * C, again.out + cut * C, C));
       result_free(&again);
       shorter.T = cut;
-      attend(&again, u->amx, shorter, qkv, dout, 1, 3, 2);
+      attend(&again, u->tiles, shorter, qkv, dout, 1, 3, 2);
       CHECK(part_same(first.out, again.out, cut * C) && part_same(first.lse, again.lse, cut));
       result_free(&again);
     }
@@ -719,7 +760,7 @@ TEST(attention_far_below_zero)
           qkv[i * 48 + e] += 20;
           qkv[i * 48 + 16 + e] -= 20;
         }
-      attend(&r, u->amx, s, qkv, dout, causal, 1, 0);
+      attend(&r, u->tiles, s, qkv, dout, causal, 1, 0);
       for (i = 0; i < 40; i++) CHECK(r.lse[i] < -1000);
       for (i = 0; i < 40 * 48; i++) CHECK(fabsf(r.dqkv[i]) < 1000);
       result_free(&r);
@@ -742,7 +783,7 @@ TEST(attention_not_a_number)
           size_t i;
           result r;
           qkv[5 * 24 + where * 8 + 3] = kind ? NAN : INFINITY;
-          attend(&r, u->amx, s, qkv, dout, causal, 1, 0);
+          attend(&r, u->tiles, s, qkv, dout, causal, 1, 0);
           for (i = 0; i < 40 * 8; i++) sum += r.out[i] - r.out[i];
           CHECK(sum != sum);
           result_free(&r);
@@ -759,39 +800,39 @@ static int multiplied, attended;
 static void pack_first(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
                        size_t count, size_t k, int pairs)
 {
-  units[0].amx->pack(to, from, lane_stride, k_stride, count, k, pairs);
+  units[0].tiles->pack(to, from, lane_stride, k_stride, count, k, pairs);
 }
 
 static void fold_first(uint16_t *to, const uint16_t *from, size_t lane_stride, size_t k_stride,
                        size_t count, size_t k, int pairs)
 {
-  units[0].amx->fold(to, from, lane_stride, k_stride, count, k, pairs);
+  units[0].tiles->fold(to, from, lane_stride, k_stride, count, k, pairs);
 }
 
 static void multiply_counted(const igpt__tiled *product)
 {
   multiplied++;
-  units[0].amx->multiply(product);
+  units[0].tiles->multiply(product);
 }
 
 static void attend_counted(const igpt__head *head, size_t first, size_t end, float *scratch)
 {
   attended++;
-  units[0].amx->attend(head, first, end, scratch);
+  units[0].tiles->attend(head, first, end, scratch);
 }
 
 static void backward_counted(const igpt__head *head, size_t query, size_t query_end, size_t key,
                              size_t key_end, float *scratch)
 {
   attended++;
-  units[0].amx->attend_backward(head, query, query_end, key, key_end, scratch);
+  units[0].tiles->attend_backward(head, query, query_end, key, key_end, scratch);
 }
 
 /* One whose dk is a little off, as if a block had been added once more */
 static void backward_wrong(const igpt__head *head, size_t query, size_t query_end, size_t key,
                            size_t key_end, float *scratch)
 {
-  units[0].amx->attend_backward(head, query, query_end, key, key_end, scratch);
+  units[0].tiles->attend_backward(head, query, query_end, key, key_end, scratch);
   head->dk[5 * head->stride] = (uint16_t)(head->dk[5 * head->stride] + 0x80);
 }
 
@@ -799,7 +840,7 @@ static void backward_wrong(const igpt__head *head, size_t query, size_t query_en
 static void attend_wrong(const igpt__head *head, size_t first, size_t end, float *scratch)
 {
   size_t e;
-  units[0].amx->attend(head, first, end, scratch);
+  units[0].tiles->attend(head, first, end, scratch);
   for (e = 0; e < head->E; e++) head->out[head->width + e] = head->v[e];
 }
 
@@ -812,14 +853,14 @@ static void multiply_short(const igpt__tiled *product)
   memcpy(cut, product->a, sizeof cut);
   for (i = 0; i < 32; i++) cut[place(i, product->k - 1, product->k, 0)] = 0;
   other.a = cut;
-  units[0].amx->multiply(&other);
+  units[0].tiles->multiply(&other);
 }
 
 static void pack_swapped(uint16_t *to, const float *from, size_t lane_stride, size_t k_stride,
                          size_t count, size_t k, int pairs)
 {
   size_t i;
-  units[0].amx->pack(to, from, lane_stride, k_stride, count, k, pairs);
+  units[0].tiles->pack(to, from, lane_stride, k_stride, count, k, pairs);
   if (!pairs && lane_stride == 1)
     for (i = 0; i < igpt__panels(count, k); i += 2) {
       uint16_t first = to[i];
@@ -829,7 +870,7 @@ static void pack_swapped(uint16_t *to, const float *from, size_t lane_stride, si
 }
 
 /* the first, with these in it */
-static igpt__amx counted, short_sums, swapped, blind, doubled;
+static igpt__tiles counted, short_sums, swapped, blind, doubled;
 
 static igpt_model *model_open(igpt_objective objective)
 {
@@ -867,7 +908,7 @@ static igpt_result create(igpt_session **session, const igpt_model *model, igpt_
     CHECK_INT(create(&session, model, wanted_isa, wanted_precision, &ear), IGPT_OK);              \
     CHECK_INT(igpt_session_resolved(session)->isa, isa_got);                                      \
     CHECK_INT(igpt_session_resolved(session)->precision, precision_got);                          \
-    CHECK(session->math.amx == (isa_got == IGPT_ISA_AMX ? present : NULL));                       \
+    CHECK(session->math.tiles == (isa_got == IGPT_ISA_AMX ? present : NULL));                     \
     CHECK_INT(session->math.round, precision_got == IGPT_BF16);                                   \
     igpt_session_destroy(session);                                                                \
   } while (0)
@@ -876,7 +917,7 @@ static igpt_result create(igpt_session **session, const igpt_model *model, igpt_
 TEST(refused)
 {
   const igpt_isa best = igpt_isa_best();
-  const igpt__amx *const wrong[] = { &short_sums, &swapped, &blind, &doubled };
+  const igpt__tiles *const wrong[] = { &short_sums, &swapped, &blind, &doubled };
   igpt_model *model = model_open(IGPT_AR);
   igpt_session *session;
   heard ear;
@@ -996,7 +1037,7 @@ TEST(training)
     EACH_UNIT(u) {
       float *tiles, *again;
       double error, whole;
-      present = u == units ? &counted : u->amx;
+      present = u == units ? &counted : u->tiles;
       multiplied = attended = 0;
       tiles = gradients(o, IGPT_ISA_AMX, IGPT_BF16, 1, &loss);
       if (u == units) {             /* passes x products, and layers x heads x pictures, twice */
@@ -1012,10 +1053,14 @@ TEST(training)
       CHECK(whole < 1.1 * rounding);
       again = gradients(o, IGPT_ISA_AMX, IGPT_BF16, 7, &loss);
       CHECK(part_same(tiles, again, n + 1));
-      if (first) CHECK(part_same(tiles, first, n + 1));
+      if (u == units + u->like) {
+        free(first);
+        first = tiles;
+      } else {
+        CHECK(part_same(tiles, first, n + 1));
+        free(tiles);
+      }
       free(again);
-      if (first) free(tiles);
-      else first = tiles;
     }
     free(first);
     free(generic);
@@ -1073,7 +1118,7 @@ TEST(decoding)
       desc.batch = calls[c].batch;
       batch.tokens = tokens;
       batch.count = (size_t)count;
-      present = u == units ? &counted : u->amx;
+      present = u == units ? &counted : u->tiles;
       CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
       if (!session) exit(2);
       CHECK_INT(igpt_forward(session, logits, &batch), IGPT_OK);
@@ -1105,12 +1150,17 @@ TEST(decoding)
 int main(void)
 {
   units[0].name = "emulated";
-  units[0].amx = &igpt__tiles_unit_plain;
+  units[0].tiles = &igpt__tiles_unit_plain;
   units[1].name = "emulated, packed by vectors";
-  units[1].amx = igpt__amx_emulated();
+  units[1].tiles = igpt__amx_emulated();
   units[2].name = "AMX";
-  units[2].amx = igpt__amx_real();
-  counted = *units[0].amx;
+  units[2].tiles = igpt__amx_real();
+  units[DOTS].name = "dot products, emulated";
+  units[DOTS].tiles = &igpt__tiles_unit_dots_plain;
+  units[4].name = "AVX512_BF16";
+  units[4].tiles = igpt__dots_any();
+  units[DOTS].like = units[4].like = DOTS;
+  counted = *units[0].tiles;
   counted.pack = pack_first;
   counted.fold = fold_first;
   counted.multiply = multiply_counted;
@@ -1123,9 +1173,11 @@ int main(void)
   swapped.pack = pack_swapped;
   RUN(emulated_vectors);
   RUN(real_tiles);
+  RUN(real_dots);
   RUN(packing);
   RUN(rounding);
-  RUN(one_instruction);
+  RUN(one_tile);
+  RUN(one_dot);
   RUN(against_float64);
   RUN(workers);
   RUN(alone);

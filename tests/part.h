@@ -188,6 +188,12 @@ static inline void part_weights(igpt_model *model)
 
 /* ---- what the library tells and takes -------------------------------------------------------- */
 
+/* Products in bfloat16 on tiles or by dot products, whose bits are their own */
+static inline int part_tiles(igpt_isa isa)
+{
+  return isa == IGPT_ISA_AMX || isa == IGPT_ISA_AVX512_BF16;
+}
+
 /* The last sentence of the log. */
 typedef struct heard {
   igpt_result result;
