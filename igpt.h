@@ -4803,7 +4803,7 @@ static const igpt__tiles *igpt__amx_emulated(void)
 #endif
 
 /* Dot products of AVX512_BF16, where this processor has them */
-static const igpt__tiles *igpt__dots_any(void)
+IGPT__UNUSED static const igpt__tiles *igpt__dots_any(void)
 {
 #if IGPT__AMX
   return igpt__amx_vectors() ? &igpt__tiles_unit_dots_amx : NULL;

@@ -680,12 +680,12 @@ static void check_attention(float size)
 TEST(attention_small_scores) { check_attention(1.5f); }
 TEST(attention_large_scores) { check_attention(6); }
 
-/* 1, 2, 5 and 16 workers, which cut heads into more and more blocks, in three orders, and units
-   that are alike: the same bits */
+/* 2, 5 and 16 workers, which cut heads into more and more blocks, in three orders, as one of the
+   unit that is alike: the same bits. Emulated dot products, which take their time, by 16 alone. */
 TEST(attention_workers)
 {
   static const heads several[] = { { 1, 545, 1, 20 }, { 1, 300, 2, 33 }, { 2, 130, 3, 8 } };
-  static const int workers[] = { 1, 2, 5, 16 };
+  static const int workers[] = { 2, 5, 16 };
   const unit *u;
   size_t at;
   int w, causal;
@@ -698,8 +698,8 @@ TEST(attention_workers)
       EACH_UNIT(u) {
         const result *want = &first[u->like];
         if (u == units + u->like) attend(&first[u->like], u->tiles, s, qkv, dout, causal, 1, 0);
-        for (w = 0; w < 4; w++) {
-          attend(&again, u->tiles, s, qkv, dout, causal, workers[w], w % 3);
+        for (w = u == units + DOTS ? 2 : 0; w < 3; w++) {
+          attend(&again, u->tiles, s, qkv, dout, causal, workers[w], w);
           CHECK(part_same(want->out, again.out, rows * C));
           CHECK(part_same(want->lse, again.lse, rows * s.H));
           CHECK(part_same(want->dqkv, again.dqkv, rows * 3 * C));

@@ -1,7 +1,8 @@
 #!/bin/sh
-# tests/docs.sh [TOOL]: what the documentation shows is true. Every code block of the manual in
-# igpt.h (lines that begin with "    | ") and of README.md (```c) compiles without a warning; the
-# program of the title draws a picture; every option of the tool that README.md uses exists.
+# tests/docs.sh [TOOL [OBJECT]]: what the documentation shows is true. Every code block of the manual
+# in igpt.h (lines that begin with "    | ") and of README.md (```c) compiles without a warning; the
+# program of the title draws a picture; every option of the tool that README.md uses exists. OBJECT
+# is igpt.h, compiled already.
 set -u
 tool=${1:-build/igpt}
 case $tool in /*) ;; *) tool=$PWD/$tool ;; esac
@@ -51,7 +52,6 @@ done
 # ---- the program of the title, with a model of its own -------------------------------------------
 
 cat >make_model.c <<'END'
-#define IGPT_IMPLEMENTATION
 #include "igpt.h"
 int main(void)
 {
@@ -64,9 +64,11 @@ int main(void)
   return igpt_model_save(model, "model.safetensors") != IGPT_OK;
 }
 END
+library=-DIGPT_IMPLEMENTATION
+case ${2:-} in '') ;; /*) library=$2 ;; *) library=$root/$2 ;; esac
 title=$(grep -l 'int main' manual-*.block | head -n 1)
 title=${title%.block}.c
-if $cc -O2 -I"$root" -o make_model make_model.c -lm >log 2>&1 && ./make_model >>log 2>&1 &&
+if $cc -O2 -I"$root" -o make_model make_model.c $library -lm -pthread >log 2>&1 && ./make_model >>log 2>&1 &&
    $cc -O2 -I"$root" -o title "$title" -lm >>log 2>&1 &&
    ./title model.safetensors >picture.ppm 2>>log &&
    [ "$(head -n 1 picture.ppm)" = "P6 32 32 255" ] && [ "$(wc -c <picture.ppm)" = 3085 ]

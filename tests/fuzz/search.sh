@@ -9,7 +9,7 @@ for target; do
   mkdir -p "$corpus" "$found"
   rm -f "$found"/*
   # Memory that die() leaves behind is no leak: the targets look for leaks themselves.
-  "build/fuzz/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 \
+  "build/fuzz/$target" -max_total_time="$seconds" -timeout=20 -report_slow_units=20 -rss_limit_mb=1024 \
     -malloc_limit_mb=256 -detect_leaks=0 -print_final_stats=1 -artifact_prefix="$found/" \
     "$corpus" "tests/fuzz/corpus/$target" >"build/fuzz/$target.log" 2>&1
   status=$?
