@@ -239,7 +239,7 @@ static int on_tiles(igpt_pool *pool, int processor, int repeats, const float *x,
   }
   printf("\n%s, bfloat16; the floor: %s, in turn with the others\n", igpt_isa_name(bench_bf16()),
          bench_bf16() == IGPT_ISA_AMX ? "products of tiles in registers"
-                                      : "dot products with one operand from the first cache");
+                                      : "dot products in registers");
   printf("  %-9s %5s %5s %5s  %8s %5s  %7s  %5s   %s\n", "product", "m", "n", "k", "ms", "",
          "GFLOP/s", "floor", pool ? "two workers ms, GFLOP/s, floor" : "");
   math_of_tiles(&math, 2);
