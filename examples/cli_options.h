@@ -90,6 +90,7 @@ typedef enum option_id {
   OPT_WEIGHT_DECAY, OPT_CLIP, OPT_GENERATIVE, OPT_EVALUATIONS, OPT_EVAL_COUNT, OPT_PATIENCE,
   OPT_SAVE_MINUTES, OPT_SNAPSHOTS, OPT_RESUME,
   OPT_MASK, OPT_SCORE, OPT_KEEP, OPT_COMPLETIONS, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_ROUNDS,
+  OPT_NEAREST,
   OPT_SCALE,
   OPT_LAYER, OPT_TOGETHER, OPT_LABELS, OPT_VOTES, OPT_METHOD, OPT_INVERSE_L2, OPT_STANDARDISE,
   OPT_ITERATIONS,
@@ -267,6 +268,9 @@ static const option option_table[] = {
     "draw among the fewest colours whose probabilities sum to X" },
   { OPT_ROUNDS, "rounds", IS_WHOLE, ON_SAMPLE, 1, 100000, "16", "N",
     "BERT models: passes in which the hidden pixels are filled, the most certain first" },
+  { OPT_NEAREST, "nearest", IS_FLAG, ON_SAMPLE, 0, 0, NULL, NULL,
+    "with --keep 0: beside each picture the training picture that is nearest to it, and how far "
+    "that is; as a measure, the same of as many held-out pictures" },
   { OPT_SCALE, "scale", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 64, "3", "N",
     "PNG pixels a picture pixel" },
 

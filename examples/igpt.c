@@ -375,6 +375,100 @@ static int kept_rows(const tool *t)
   return keep < 1 && kept == rows && rows > 1 ? rows - 1 : kept;
 }
 
+typedef struct neighbour {
+  size_t index;                   /* of the training picture */
+  double distance;                /* root of the mean squared difference, 0..255 */
+} neighbour;
+
+/* The nearest of p for each of `count` pictures. apart: (V,V) squared distances of colours */
+static void find_nearest(const tool *t, neighbour *nearest, const uint16_t *tokens, size_t count,
+                         const pictures *p, const float *apart)
+{
+  const size_t T = tokens_of(t), V = (size_t)t->config.vocabulary;
+  size_t n, i, j;
+  for (n = 0; n < count; n++) {
+    const uint16_t *mine = tokens + n * T;
+    double least = HUGE_VAL;
+    for (i = 0; i < p->count; i++) {
+      const uint16_t *other = p->tokens + i * T;
+      double sum = 0;
+      for (j = 0; j < T && sum < least; j++) sum += (double)apart[mine[j] * V + other[j]];
+      if (sum >= least) continue;
+      least = sum;
+      nearest[n].index = i;
+    }
+    nearest[n].distance = sqrt(least / (3 * (double)T));
+  }
+}
+
+static double median_distance(const neighbour *nearest, size_t count)
+{
+  double *sorted = need_memory(count, sizeof *sorted), median;
+  size_t i, j;
+  for (i = 0; i < count; i++) {
+    for (j = i; j > 0 && sorted[j - 1] > nearest[i].distance; j--) sorted[j] = sorted[j - 1];
+    sorted[j] = nearest[i].distance;
+  }
+  median = (sorted[(count - 1) / 2] + sorted[count / 2]) / 2;
+  free(sorted);
+  return median;
+}
+
+/* Does the model know its training pictures by heart? Its own pictures would then lie nearer to
+   them than pictures that it never saw. */
+static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
+{
+  enum { PAIRS = 4 };
+  const size_t T = tokens_of(t), V = (size_t)t->config.vocabulary;
+  uint8_t *rgb = need_memory(2 * count * T, 3), *colours = need_memory(V, 3);
+  uint16_t *all = need_memory(V, sizeof *all);
+  float *apart = need_memory(V * V, sizeof *apart);
+  neighbour *nearest = need_memory(count, sizeof *nearest);
+  neighbour *usual = need_memory(count, sizeof *usual);
+  const char *headings[2 * PAIRS];
+  pictures train, held;
+  plot_grid_desc d;
+  size_t i, j, c;
+  for (i = 0; i < V; i++) all[i] = (uint16_t)i;
+  need(igpt_palette_decode(&t->palette, colours, all, V), "palette");
+  for (i = 0; i < V; i++)
+    for (j = 0; j < V; j++)
+      for (apart[i * V + j] = 0, c = 0; c < 3; c++) {
+        const float difference = (float)colours[3 * i + c] - (float)colours[3 * j + c];
+        apart[i * V + j] += difference * difference;
+      }
+  t->o.value[OPT_COUNT].whole = 0;                          /* all training pictures */
+  read_pictures(t, &train, DATASET_TRAIN, 0, DATASET_PLAIN);
+  read_pictures(t, &held, DATASET_VALIDATION, count, DATASET_PLAIN);
+  encode_pictures(t, &train);
+  encode_pictures(t, &held);
+  find_nearest(t, nearest, tokens, count, &train, apart);
+  find_nearest(t, usual, held.tokens, least(count, held.count), &train, apart);
+  for (i = 0; i < count; i++) {
+    decode_tokens(t, rgb + 2 * i * 3 * T, tokens + i * T, 1);
+    decode_tokens(t, rgb + (2 * i + 1) * 3 * T, train.tokens + nearest[i].index * T, 1);
+    result_line(json(t) ? "{\"picture\": %zu, \"nearest\": %zu, \"distance\": %.3f}"
+                        : "picture %zu: the nearest training picture is %zu, %.1f of 255 away",
+                i, nearest[i].index, nearest[i].distance);
+  }
+  result_line(json(t) ? "{\"drawn\": %.3f, \"held_out\": %.3f}"
+                      : "median: %.1f; of held-out pictures: %.1f",
+              median_distance(nearest, count), median_distance(usual, least(count, held.count)));
+  memset(&d, 0, sizeof d);
+  for (i = 0; i < 2 * PAIRS; i++) headings[i] = i % 2 ? "nearest" : "drawn";
+  d.across = 2 * (int)least(count, PAIRS);
+  d.scale = whole(&t->o, OPT_SCALE);
+  d.headings = headings;
+  need_file(plot_grid(text(&t->o, OPT_OUT), rgb, 2 * count, t->config.rows, t->config.columns, &d,
+                      file_error, sizeof file_error));
+  free(usual);
+  free(nearest);
+  free(apart);
+  free(all);
+  free(colours);
+  free(rgb);
+}
+
 static void run_sample(tool *t)
 {
   const char *out = text(&t->o, OPT_OUT);
@@ -391,6 +485,8 @@ static void run_sample(tool *t)
   if (keep == 0 && given(&t->o, OPT_COMPLETIONS))
     die("--completions is %zu, and with --keep 0 there is nothing to complete: --count says how "
         "many pictures are drawn", completions);
+  if (keep && given(&t->o, OPT_NEAREST))
+    die("--nearest is for whole pictures: --keep is %g, and must be 0", real(&t->o, OPT_KEEP));
   open_session(t, whole(&t->o, OPT_BATCH), 0, 1);
   began = now();
   if (keep == 0) {
@@ -402,8 +498,10 @@ static void run_sample(tool *t)
     decode_tokens(t, rgb, tokens, count);
     memset(&d, 0, sizeof d);
     d.scale = whole(&t->o, OPT_SCALE);
-    need_file(plot_grid(out, rgb, count, t->config.rows, t->config.columns, &d, file_error,
-                        sizeof file_error));
+    if (given(&t->o, OPT_NEAREST)) show_nearest(t, tokens, count);
+    else
+      need_file(plot_grid(out, rgb, count, t->config.rows, t->config.columns, &d, file_error,
+                          sizeof file_error));
     free(rgb);
   } else {
     pictures p;

@@ -194,6 +194,12 @@ runs "... map" map $ar --data one --out one.map.png
 runs "... sample takes those there are" sample $ar --data plain --out plain.png
 holds "... all of them of 12, if so many are asked for" contains out "32 pictures"
 runs "... and one of one" sample $ar --data one --out plain.png
+runs "sample: the nearest training pictures" sample $ar --data plain --keep 0 --count 3 --nearest \
+  --out plain.png
+holds "... of a held-out copy of one is that, of no distance" contains out \
+  "picture 2: the nearest training picture is" "of held-out pictures: 0.0$"
+holds "... and of drawn ones another" awk '/^median/ { exit !($2 > 1) }' out
+refuses "... of whole pictures" "--nearest --keep 0.5" sample $ar --data plain --nearest
 refuses "... but not more than are asked for" "--count 13 12" sample $ar --data plain --count 13
 runs "--split all, of a set with parts" eval $ar $drawn --split all
 holds "... is all" contains out "300 pictures"
