@@ -523,7 +523,7 @@ static void stop_everywhere(igpt_objective objective, igpt_session_desc desc)
     CHECK_INT(works[kind].call(&w), IGPT_OK);
     memcpy(first, out, sizeof out);
     memcpy(drawn, tokens, sizeof tokens);
-    for (p.enough = 1; p.enough < 10000; p.enough++) {
+    for (p.enough = 1; p.enough < 10000; p.enough += 1 + p.enough / TEST_AMOUNT(16, 2)) {
       p.asked = 0;
       result = works[kind].call(&w);
       if (result == IGPT_OK) break;

@@ -363,7 +363,7 @@ TEST(test_target)
     damage_names(t, c.data[i], c.size[i]);
   }
   CHECK(seeds > 0);
-  for (n = 0; n < t->changes && c.count; n++) {
+  for (n = 0; n < t->changes / TEST_AMOUNT(1, 4) && c.count; n++) {
     const size_t from = igpt_rng_below(&rng, (uint32_t)c.count);
     snprintf(source_name, sizeof source_name, CORPUS "%s/%s", t->name, c.name[from]);
     try_input(t, work, change(&rng, &c, from), "random change", (size_t)n);
