@@ -221,7 +221,8 @@ bench-peers: $(B)/bench/matmul $(B)/bench/attention $(B)/bench/train $(B)/bench/
 	$(B)/bench/matmul --race "python3 bench/peers/products.py torch" \
 	  "python3 bench/peers/products.py numpy"
 	$(B)/bench/attention --race "python3 bench/peers/products.py torch"
-	$(B)/bench/train 7 -1 "python3 bench/peers/torch_step.py"
+	$(B)/bench/train 7 -1 "python3 bench/peers/torch_step.py" \
+	  "python3 bench/peers/torch_step.py --bf16"
 	for batch in 1 16; do $(B)/bench/sample $$batch 1024 "python3 bench/peers/torch_sample.py" \
 	  "python3 bench/peers/torch_sample.py --bf16" || exit 1; done
 	$(B)/bench/palette_probe --dump $(B)/peers --peer "python3 bench/peers/palette_probe.py"
