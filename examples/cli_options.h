@@ -91,6 +91,7 @@ typedef enum option_id {
   OPT_SAVE_MINUTES, OPT_SNAPSHOTS, OPT_RESUME,
   OPT_MASK, OPT_SCORE, OPT_KEEP, OPT_COMPLETIONS, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_ROUNDS,
   OPT_NEAREST,
+  OPT_SHOW,
   OPT_SCALE,
   OPT_LAYER, OPT_TOGETHER, OPT_LABELS, OPT_VOTES, OPT_METHOD, OPT_INVERSE_L2, OPT_STANDARDISE,
   OPT_ITERATIONS,
@@ -299,6 +300,9 @@ static const option option_table[] = {
     "scikit-learn's C (the paper does not say)" },
   { OPT_STANDARDISE, "standardise", IS_WORD, ON_PROBE, 0, 0, "yes", "no|yes",
     "features to mean 0 and variance 1 first, so that C means the same at every depth" },
+  { OPT_SHOW, "show", IS_TEXT, ON_PALETTE, 0, 0, NULL, "FILE",
+    "a picture file, which is drawn beside what the palette leaves of it, as .show.png beside the "
+    "palette" },
   { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PALETTE, 1, 1000000, "100", "N",
     "most rounds of k-means, which ends when no colour moves" },
   { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PROBE, 1, 1000000, "1000", "N",

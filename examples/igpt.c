@@ -46,6 +46,30 @@ static void save_npy(const char *path, igpt_npy_type type, const void *data, int
   need(igpt_file_replace(path, &sentences, npy_body, &job), path);
 }
 
+/* A picture of any size, and the same in the palette's colours, side by side */
+static void show_in_colours(tool *t, const image *photo, const char *to)
+{
+  const char *headings[2] = { "as it was", NULL };
+  const size_t pixels = (size_t)photo->rows * (size_t)photo->columns;
+  uint8_t *both = need_memory(2 * pixels, 3);
+  uint16_t *tokens = need_memory(pixels, sizeof *tokens);
+  plot_grid_desc d;
+  char own[40];
+  memcpy(both, photo->rgb, 3 * pixels);
+  need(igpt_palette_encode(&t->palette, tokens, both, pixels, NULL), "palette");
+  need(igpt_palette_decode(&t->palette, both + 3 * pixels, tokens, pixels), "palette");
+  snprintf(own, sizeof own, "in %d colours", t->palette.colours);
+  headings[1] = own;
+  memset(&d, 0, sizeof d);
+  d.across = 2;
+  d.scale = 1;
+  d.headings = headings;
+  need_file(plot_grid(to, both, 2, photo->rows, photo->columns, &d, file_error,
+                      sizeof file_error));
+  free(tokens);
+  free(both);
+}
+
 static void run_palette(tool *t)
 {
   const char *out = text(&t->o, OPT_OUT);
@@ -57,9 +81,12 @@ static void run_palette(tool *t)
   pictures p, val;
   const char *looked = "validation";
   double mse, psnr;
+  image photo = { 0 };
   size_t shown, T;
   int i, converged;
   check_output(out);
+  if (given(&t->o, OPT_SHOW))
+    need_file(image_load(&photo, text(&t->o, OPT_SHOW), file_error, sizeof file_error));
   if (!strcmp(strip, out))
     die("--out is '%s', and the picture of the colours has that name: call the palette .npy", out);
   t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
@@ -103,6 +130,8 @@ static void run_palette(tool *t)
                 looked, mse);
     result_line("%s, %s", out, strip);
   }
+  if (photo.rgb) show_in_colours(t, &photo, beside(out, ".show.png"));
+  image_free(&photo);
 }
 
 /* ---- pretrain ------------------------------------------------------------------------------- */

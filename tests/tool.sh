@@ -68,6 +68,9 @@ ar="--model ar.safetensors"
 bert="--model bert.safetensors"
 runs "palette" palette $drawn --side 8 --colours 16 --out p.npy
 holds "palette: a strip" is_png p.png
+runs "palette: a picture in its colours" palette $drawn --side 8 --colours 16 --out p.npy --show p.png
+holds "... beside it" is_png p.show.png
+refuses "... which is no picture" "p.npy" palette $drawn --side 8 --colours 16 --show p.npy
 check "pretrain" small pretrain --steps 30 --palette p.npy --out ar.safetensors
 holds "pretrain: the first loss is ln 16" grep -q "val 2.77259" out
 holds "pretrain: curve" grep -q "^30," ar.csv
