@@ -174,6 +174,8 @@ holds "export: classifies, by the classes' names" sh -c 'cut -d" " -f1-2 all.txt
   cut -d" " -f1-2 half.txt | sort >h.txt; [ $(comm -12 a.txt h.txt | wc -l) -ge 36 ]'
 runs "the model in the box" eval --model "$root/examples/models/cifar10.safetensors" $drawn --count 3
 holds "... expects more of shapes than a uniform guess" awk '{ exit !($1 > 0 && $1 < 4) }' out
+runs "... that of BERT" eval --model "$root/examples/models/cifar10-bert.safetensors" $drawn --count 20
+holds "... too" awk '{ exit !($1 > 0 && $1 < 5) }' out
 runs "info" info fine.safetensors
 holds "info: the palette's name and the class head" contains out p.npy score.weight
 
