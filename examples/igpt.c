@@ -287,8 +287,9 @@ static void run_pretrain(tool *t)
   open_pretraining(t, &train_set, &val, &r.augment);
   settle(t, OPT_RATE, "%g", t->config.objective == IGPT_BERT ? recipe->bert : recipe->ar);
   settle(t, OPT_BATCH, "%d", recipe->batch);
-  snprintf(title, sizeof title, "%s, %d layers of %d, %.60s", objective_name(t->config.objective),
-           t->config.layers, t->config.width, train_set.set.title);
+  snprintf(title, sizeof title, "%s, %d layers of %d, %.*s", objective_name(t->config.objective),
+           t->config.layers, t->config.width, (int)least(strcspn(train_set.set.title, ":"), 40),
+           train_set.set.title);                            /* without the number of pictures */
   r.t = t;
   r.train = &train_set;
   r.val = &val;
@@ -1068,7 +1069,8 @@ static void run_finetune(tool *t)
   check_run(t);
   if (!given(&t->o, OPT_STEPS) && !given(&t->o, OPT_MINUTES)) settle(t, OPT_EPOCHS, "10");
   open_finetuning(t, &train_set, &val);
-  snprintf(title, sizeof title, "fine-tuning, %.80s", train_set.set.title);
+  snprintf(title, sizeof title, "fine-tuning, %.*s",
+           (int)least(strcspn(train_set.set.title, ":"), 60), train_set.set.title);
   r.t = t;
   r.train = &train_set;
   r.val = &val;
