@@ -4000,6 +4000,20 @@ TARGET static IGPT__NOINLINE void K(turn_panel)(uint16_t *to, const uint16_t *fr
   }
 }
 
+/* The same in pairs. The next rows of k are far from these: they are asked for. */
+TARGET static IGPT__NOINLINE void K(weave_panel)(uint16_t *to, const uint16_t *from,
+                                                 size_t k_stride)
+{
+  const uint16_t *even = from, *odd = from + k_stride;
+  size_t i;
+  for (i = 0; i < 16; i++, to += 32, even += 2 * k_stride, odd += 2 * k_stride) {
+    IGPT__PREFETCH((const void *)((uintptr_t)even + 64 * k_stride));
+    IGPT__PREFETCH((const void *)((uintptr_t)odd + 64 * k_stride));
+    STOREH(to, PAIR(0xffff, even, 0xffff, odd));
+    STOREH(to + 512, PAIR(0xffff, even + 16, 0xffff, odd + 16));
+  }
+}
+
 /* Panel by panel, but where lanes lie in a run first all lanes of one step: memory is read in the
    order in which it lies. */
 TARGET IGPT__INLINE void K(pack_panels)(uint16_t *to, const void *from, int half,
@@ -4017,8 +4031,9 @@ TARGET IGPT__INLINE void K(pack_panels)(uint16_t *to, const void *from, int half
           const size_t corner = (lane + i) * lane_stride + p * k_stride;
           const size_t lanes = igpt__min_size(16, count - lane - i);
           const size_t depth = igpt__min_size(32, k - p);
-          if (half && !pairs && k_stride != 1 && count - lane >= 32 && depth == 32) {
-            K(turn_panel)(tile, (const uint16_t *)from + corner, k_stride);
+          if (half && k_stride != 1 && count - lane >= 32 && depth == 32) {
+            if (pairs) K(weave_panel)(tile, (const uint16_t *)from + corner, k_stride);
+            else K(turn_panel)(tile, (const uint16_t *)from + corner, k_stride);
             break;                             /* that was both */
           }
           if (lane + i >= count) memset(tile, 0, 512 * sizeof *tile);
@@ -4253,14 +4268,19 @@ TARGET IGPT__INLINE void K(from_gelu)(const igpt__tiled *o, float *sums, size_t 
 }
 #endif
 
-/* What comes next: the rows that a block's halves go to, and a part of the next panel of B, as
-   great as the block is among the rows. */
+/* What comes next: the rows that a block's halves go to, or those that its sums are added to, which
+   lie too far apart for the processor to guess; and a part of the next panel of B, as great as the
+   block is among the rows. */
 TARGET IGPT__INLINE void K(ahead)(const igpt__tiled *o, size_t i, size_t j, size_t depth)
 {
   const size_t part = depth * IGPT__PANEL / igpt__divide_up(o->m, IGPT__PANEL);
   const uint16_t *b = o->b + (j + 32) * depth + i / IGPT__PANEL * part;
   size_t p;
   for (p = i; o->h && p < i + 32 && p < o->m; p++) IGPT__PREFETCH(o->h + p * o->ldh + j);
+  for (p = i; o->plus && p < i + 32 && p < o->m; p++) {
+    IGPT__PREFETCH_L2(o->plus + p * o->ldc + j);
+    IGPT__PREFETCH_L2((const void *)((uintptr_t)(o->plus + p * o->ldc + j) + 64));
+  }
   for (p = 0; j + 32 < o->n && p < part; p += 32) IGPT__PREFETCH_L2(b + p);
 }
 
