@@ -437,10 +437,11 @@ static int dataset__list(dataset__set *set, dataset__names *list, const char *fo
 {
   DIR *handle = opendir(folder);
   struct dirent *entry;
+  int why;
   memset(list, 0, sizeof *list);
   if (!handle)
     return image_fail(set->error, set->capacity, "%s: %s", folder, strerror(errno));
-  while ((entry = readdir(handle)) != NULL) {
+  while (errno = 0, (entry = readdir(handle)) != NULL) {
     if (entry->d_name[0] == '.') continue;
     if (list->count == list->room) {
       size_t room = list->room ? list->room * 2 : 64;
@@ -453,10 +454,12 @@ static int dataset__list(dataset__set *set, dataset__names *list, const char *fo
     if (!list->name[list->count]) break;
     list->count++;
   }
+  why = errno;
   closedir(handle);
-  if (entry) {
+  if (entry || why) {
     dataset__names_free(list);
-    return dataset__no_memory(set);
+    return entry ? dataset__no_memory(set)
+                 : image_fail(set->error, set->capacity, "%s: %s", folder, strerror(why));
   }
   if (list->count) qsort(list->name, list->count, sizeof *list->name, dataset__compare);
   return 0;

@@ -5,6 +5,7 @@
    is not there either, and used only if its MD5 is right:  ./fetch_cifar10 data                 */
 
 #define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -8,6 +8,7 @@
    learned, a classifier, and what is inside a file. See `build/igpt --help`.                     */
 
 #define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
 
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"

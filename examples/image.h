@@ -3,9 +3,10 @@
    filter that averages areas, and writes files as a whole or not at all. The decoders are those
    of the system's stb headers (Debian, Ubuntu: libstb-dev).  Everything is static: include it in
    as many files as you like. It needs POSIX (fsync, stat): with -std=c99, write `#define
-   _POSIX_C_SOURCE 200809L` before the first #include of the file.  Functions return 0, or -1 with
-   one sentence in error[capacity] that names the file, the field and both values. Nothing here
-   prints or exits. */
+   _POSIX_C_SOURCE 200809L` before the first #include of the file; and `#define _FILE_OFFSET_BITS
+   64`, or 32-bit systems cannot see files of large disks.  Functions return 0, or -1 with one
+   sentence in error[capacity] that names the file, the field and both values. Nothing here prints
+   or exits. */
 
 #ifndef IMAGE_H
 #define IMAGE_H

@@ -8,6 +8,7 @@
    gap; a column with a value in its first row alone is a level across the plot.                  */
 
 #define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
 
 #include "plot.h"
 

@@ -3,6 +3,7 @@
    runs dataset_fetch_cifar10 for tests/fetch.sh. */
 
 #define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
 #include "igpt.h"
 #include "../examples/dataset.h"
 #include "../examples/plot.h"

@@ -9,6 +9,7 @@
    The tool is a part of this program: a child process runs its main.                             */
 
 #define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
 
 #include <stdio.h>
 #include <stdlib.h>

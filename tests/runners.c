@@ -244,6 +244,15 @@ static void use(const job *j, const igpt_runner *runner, paper *out)
   igpt_model_destroy(model);
 }
 
+/* Field by field: behind the last there may be bytes without a meaning. */
+static void write_losses(paper *out, const igpt_losses *losses)
+{
+  paper_write(out, &losses->generative, sizeof losses->generative);
+  paper_write(out, &losses->classification, sizeof losses->classification);
+  paper_write(out, &losses->total, sizeof losses->total);
+  paper_write(out, &losses->correct, sizeof losses->correct);
+}
+
 static void train(const job *j, const igpt_runner *runner, paper *out)
 {
   igpt_model *model = model_of(j->objective, NULL, 0);
@@ -261,7 +270,7 @@ static void train(const job *j, const igpt_runner *runner, paper *out)
     double norm = 0;
     CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
     CHECK_INT(igpt_step(session, model, &norm, &adam), IGPT_OK);
-    paper_write(out, &losses, sizeof losses);
+    write_losses(out, &losses);
     paper_write(out, &norm, sizeof norm);
   }
   igpt_model_tensor_at(model, &first, 0);     /* they lie in one run */
@@ -495,7 +504,7 @@ static void *user_main(void *given)
     CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
     CHECK_INT(igpt_gradient_norm(session, &norm), IGPT_OK);
     CHECK_INT(igpt_gradients(session, &gradients, &count, NULL), IGPT_OK);
-    paper_write(&u->out, &losses, sizeof losses);
+    write_losses(&u->out, &losses);
     paper_write(&u->out, &norm, sizeof norm);
     paper_write(&u->out, gradients, count * sizeof *gradients);
   }

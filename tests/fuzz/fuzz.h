@@ -17,6 +17,7 @@
 #ifndef _DEFAULT_SOURCE
 #define _DEFAULT_SOURCE           /* mmap, and POSIX for image.h */
 #endif
+#define _FILE_OFFSET_BITS 64
 
 #include <dirent.h>
 #include <errno.h>
