@@ -4099,10 +4099,10 @@ TARGET IGPT__INLINE void K(sigmoids)(V s[4], const V x[4])
 
 /* K(block_of) without tiles: sums of 8 rows stay in registers while k goes by in pairs. */
 TARGET static void K(dots)(float *sums, const uint16_t *a, size_t row, size_t step,
-                           const uint16_t *b, size_t depth, int accumulate)
+                           const uint16_t *b, size_t m, size_t depth, int accumulate, int once)
 {
   size_t i, r, p, q;
-  for (i = 0; i < 32; i += 8, a += 8 * row, sums += 8 * 32) {
+  for (i = 0; i < m; i += 8, a += 8 * row, sums += 8 * 32) {
     const uint16_t *rows = a;
     V low[8], high[8];
     IGPT__UNROLL
@@ -4112,7 +4112,12 @@ TARGET static void K(dots)(float *sums, const uint16_t *a, size_t row, size_t st
     }
     for (p = 0; p < 32 * depth; p += 1024, rows += step)
       for (q = 0; q < 32; q += 2) {
-        const H left = LOADH(32, b + p + 16 * q), right = LOADH(32, b + p + 16 * q + 512);
+        const uint16_t *const pairs = b + p + 16 * q;
+        const H left = LOADH(32, pairs), right = LOADH(32, pairs + 512);
+        if (once && i == 0) {
+          IGPT__PREFETCH_L2((const void *)((uintptr_t)pairs + 4096));
+          IGPT__PREFETCH_L2((const void *)((uintptr_t)pairs + 4096 + 1024));
+        }
         IGPT__UNROLL
         for (r = 0; r < 8; r++) {
           const H pair = EACH(rows + r * row + q);
@@ -4128,16 +4133,16 @@ TARGET static void K(dots)(float *sums, const uint16_t *a, size_t row, size_t st
   }
 }
 
-/* sums (32,32) [+]= a b over `depth` of k, a multiple of 32, a panel each. Of a, the next row is
-   `row` and the next step `step` numbers on. once: b comes from memory, and is asked for two steps
-   ahead. */
+/* sums (32,32) [+]= a b over `depth` of k, a multiple of 32, a panel each; m rows of them at least.
+   Of a, the next row is `row` and the next step `step` numbers on. once: b comes from memory, and
+   is asked for two steps ahead. */
 TARGET IGPT__INLINE void K(block_of)(TILES *tiles, float *sums, const uint16_t *a, size_t row,
-                                     size_t step, const uint16_t *b, size_t depth, int accumulate,
-                                     int once)
+                                     size_t step, const uint16_t *b, size_t m, size_t depth,
+                                     int accumulate, int once)
 {
   size_t p, line;
   if (tiles->dots) {
-    K(dots)(sums, a, row, step, b, depth, accumulate);
+    K(dots)(sums, a, row, step, b, m, depth, accumulate, once);
     return;
   }
   FENCE(tiles);
@@ -4174,7 +4179,7 @@ TARGET IGPT__INLINE void K(block_of)(TILES *tiles, float *sums, const uint16_t *
 TARGET IGPT__INLINE void K(block)(TILES *tiles, float *sums, const uint16_t *a, size_t row,
                                   size_t step, const uint16_t *b, size_t depth, int accumulate)
 {
-  K(block_of)(tiles, sums, a, row, step, b, depth, accumulate, 0);
+  K(block_of)(tiles, sums, a, row, step, b, 32, depth, accumulate, 0);
 }
 
 /* What becomes of the sums (32,32) of outputs (i..,j..), m rows and n columns of them */
@@ -4301,7 +4306,7 @@ TARGET static void K(multiply_by)(const igpt__tiled *o, int dots)
         K(ahead)(o, i, j, depth);
         K(block)(tiles, sums, o->a + i / 32 * o->a_panel, o->a_row, o->a_step, o->b + j * depth,
                  depth, 0);
-      } else K(block_of)(tiles, sums, o->a, o->a_row, o->a_step, o->b + j * depth, depth, 0, 1);
+      } else K(block_of)(tiles, sums, o->a, o->a_row, o->a_step, o->b + j * depth, m, depth, 0, 1);
       switch (o->to) {
         case IGPT__TO_FLOATS: K(to_floats)(o, sums, i, j, m, n); break;
         case IGPT__TO_HALVES: K(to_halves)(o, sums, i, j, m); break;
