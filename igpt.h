@@ -3776,15 +3776,19 @@ static igpt__lanes igpt__lanes_pair(uint16_t low, const uint16_t *from, uint16_t
 {
   igpt__lanes h;
   size_t i;
-  for (i = 0; i < 16; i++)
-    h.pair[i] = (uint32_t)(low >> i & 1 ? from[i] : 0) |
-                (uint32_t)(high >> i & 1 ? next[i] : 0) << 16;
+  for (i = 0; i < 16; i++) {
+    h.half[2 * i] = (uint16_t)(low >> i & 1 ? from[i] : 0);
+    h.half[2 * i + 1] = (uint16_t)(high >> i & 1 ? next[i] : 0);
+  }
   return h;
 }
 
 static igpt__lanes igpt__lanes_widen(uint16_t mask, const uint16_t *from)
 {
-  return igpt__lanes_pair(0, from, mask, from);
+  igpt__lanes v;
+  size_t i;
+  for (i = 0; i < 16; i++) v.pair[i] = mask >> i & 1 ? (uint32_t)from[i] << 16 : 0;
+  return v;
 }
 
 static void igpt__lanes_narrow(uint16_t *to, uint16_t mask, igpt__lanes v)
