@@ -66,13 +66,15 @@ static void put_cifar(const char *name, size_t first, size_t count, int label_by
   free(bytes);
 }
 
+/* Numbers as they lie here: "<i4" becomes ">i4" on a big-endian machine. */
 static void put_npy(const char *name, const char *type, const char *shape, const void *data,
                     size_t bytes)
 {
+  const uint16_t one = 1;
   char head[200];
   uint8_t *all = (uint8_t *)malloc(200 + bytes);
-  int n = snprintf(head, sizeof head, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
-                   type, shape);
+  int n = snprintf(head, sizeof head, "{'descr': '%c%s', 'fortran_order': False, 'shape': (%s), }",
+                   type[0] == '<' && !*(const uint8_t *)&one ? '>' : type[0], type + 1, shape);
   size_t size = ((size_t)n + 10 + 1 + 63) / 64 * 64 - 10;
   memcpy(all, "\x93NUMPY\1\0", 8);
   all[8] = (uint8_t)size;
