@@ -12765,15 +12765,13 @@ static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session
     if (copying) igpt__exchange_state(session, model, 0);
     for (index = 0; index < igpt_model_tensors(model); index++) {
       const igpt__spec *spec = igpt__slot(&file->specs, index, name);
-      igpt_tensor tensor;
-      size_t at;
-      igpt_model_tensor_at(model, &tensor, index);
-      at = (size_t)(tensor.data - model->scalars);
+      float *const weights = *igpt__field(&model->weights, &model->specs, index);
+      const size_t at = (size_t)(weights - model->scalars);
       entry = igpt__find(file, name);
       if (!entry)
         return igpt__fail(file->log, IGPT_MISMATCH, "the file has no tensor %s: it is no "
                           "checkpoint", name);
-      result = copying ? igpt__read_floats(file, entry, tensor.data, 0, spec->count)
+      result = copying ? igpt__read_floats(file, entry, weights, 0, spec->count)
                        : igpt__verify_numbers(file, entry, spec->count, -IGPT__LARGEST,
                                               IGPT__LARGEST);
       for (moment = 0; moment < 2 && !result; moment++) {
