@@ -157,7 +157,7 @@ static char *beside(const char *path, const char *extension)
   size_t stem = dot && dot > (name ? name + 1 : path) ? (size_t)(dot - path) : strlen(path);
   char *made = need_memory(stem + strlen(extension) + 1, 1);
   memcpy(made, path, stem);
-  strcpy(made + stem, extension);
+  memcpy(made + stem, extension, strlen(extension));          /* into zeros */
   return made;
 }
 
@@ -402,10 +402,13 @@ static igpt_result noted_body(void *user, const igpt_sink *sink)
 {
   noted_file *file = user;
   igpt_sink through;
+  igpt_result result;
   file->sink = sink;
   through.write = noted_write;
   through.user = file;
-  return file->body(file->user, &through);
+  result = file->body(file->user, &through);
+  file->sink = NULL;
+  return result;
 }
 
 /* Writes what `body` does as `path`, with notes as metadata. */
@@ -417,13 +420,13 @@ static void save_noted(const char *path, const file_note *notes, size_t count,
   size_t i;
   for (i = 0; i < count; i++) {
     char *inside, *longer;
-    size_t room;
+    size_t room, n;
     if (!notes[i].value) continue;
     inside = json_escape(notes[i].value);
     room = strlen(text) + strlen(notes[i].key) + strlen(inside) + 20;
     longer = need_memory(room, 1);
     snprintf(longer, room, "%s\"%s\":\"%s\",", text, notes[i].key, inside);
-    while (strlen(longer) % 8) strcat(longer, " ");
+    for (n = strlen(longer); n % 8; n++) longer[n] = ' ';
     free(inside);
     free(text);
     text = longer;
@@ -520,7 +523,7 @@ static const char *fresh_output(const char *name)
   outputs[output_count].fresh = need_memory(room, 1);
   snprintf(outputs[output_count].fresh, room, "%s.new", name);
   outputs[output_count].name = need_memory(room, 1);
-  strcpy(outputs[output_count].name, name);
+  snprintf(outputs[output_count].name, room, "%s", name);
   return outputs[output_count++].fresh;
 }
 
@@ -760,7 +763,7 @@ static int palette_from_folder(igpt_palette *palette, const char *folder)
       die("%s: \"clusters\" holds more than %d colours", path, IGPT_PALETTE_MAX);
     for (i = 0; i < 3; i++) {
       double value;
-      const char *end = *p == (i ? ',' : '[') ? json_real(p = json_space(p + 1), &value) : NULL;
+      const char *end = *p == (i ? ',' : '[') ? json_real(json_space(p + 1), &value) : NULL;
       if (!end || !(fabs(value) <= 1.01))
         die("%s: number %d of colour %zu of \"clusters\" is no number in -1..1", path, i, n / 3);
       palette->centre[n / 3][i] = (float)value;
@@ -884,10 +887,9 @@ static void hugging_face_config(const tool *t, igpt_config *config, const char *
 /* The file with the weights: `path` itself, or what a Hugging Face folder calls so. From malloc. */
 static char *model_file(const char *path)
 {
-  char *made;
+  const size_t room = strlen(path) + 1;
   if (is_folder(path)) return join(path, "model.safetensors");
-  made = need_memory(strlen(path) + 1, 1);
-  return strcpy(made, path);
+  return memcpy(need_memory(room, 1), path, room);
 }
 
 /* The first uploads of ImageGPT hold a pickle, which runs what it likes when it is read. */

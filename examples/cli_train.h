@@ -399,8 +399,7 @@ static int put_real(char *to, double x)
 {
   int digits = 1, length = sprintf(to, "%.1g", x);
   while (strtod(to, NULL) != x && digits < 17) length = sprintf(to, "%.*g", ++digits, x);
-  strcpy(to + length, "\n");
-  return length + 1;
+  return length + sprintf(to + length, "\n");
 }
 
 static char *options_text(const tool *t)

@@ -946,8 +946,8 @@ static int dataset__add_part(dataset__set *set, const char *folder, int part, in
   if (!result && *labelled) {
     if (direct) {
       char text[IMAGE_ERROR];
-      image_fail(text, sizeof text, "%s: %zu pictures beside the class folders are left out",
-                 folder, direct);
+      image_say(text, sizeof text, "%s: %zu pictures beside the class folders are left out",
+                folder, direct);
       dataset__warn(set->desc, text);
     }
     if (define) result = dataset__set_classes(set, classes, names);
@@ -1171,9 +1171,9 @@ static int dataset__open_parts(dataset__set *set, const char *folder)
     }
     if (i > 0 && !result && set->count > first[i] && labelled[i] != labelled[0]) {
       char text[IMAGE_ERROR];                 /* such as Tiny ImageNet's test pictures */
-      image_fail(text, sizeof text, "%s/%s: left out: its %zu pictures have %s classes, those of "
-                 "%s/%s have %s", folder, names[i], set->count - first[i],
-                 labelled[i] ? "" : "no", folder, names[0], labelled[0] ? "some" : "none");
+      image_say(text, sizeof text, "%s/%s: left out: its %zu pictures have %s classes, those of "
+                "%s/%s have %s", folder, names[i], set->count - first[i],
+                labelled[i] ? "" : "no", folder, names[0], labelled[0] ? "some" : "none");
       dataset__warn(set->desc, text);
       for (n = first[i]; n < set->count; n++) free(set->items[n].path);
       set->count = first[i];
@@ -1562,11 +1562,11 @@ static void dataset__decode(void *arg, size_t index, int worker)
   if (image_load(&got, path, text, sizeof text) == 0) {
     if (dataset__small(out, got.rows, got.columns) && !work->set->desc->enlarge) {
       work->small[index] = 1;
-      image_fail(text, sizeof text, "%s: %d x %d pixels, smaller than the %d x %d asked for", path,
-                 got.columns, got.rows, out->columns, out->rows);
+      image_say(text, sizeof text, "%s: %d x %d pixels, smaller than the %d x %d asked for", path,
+                got.columns, got.rows, out->columns, out->rows);
     } else if (image_fit(to, out->rows, out->columns, got.rgb, got.rows, got.columns) != 0) {
-      image_fail(text, sizeof text, "%s: no memory to resize %d x %d pixels", path, got.columns,
-                 got.rows);
+      image_say(text, sizeof text, "%s: no memory to resize %d x %d pixels", path, got.columns,
+                got.rows);
     }
   }
   if (text[0]) {

@@ -191,8 +191,8 @@ static void pretrain_evaluated(run *r, const double *row)
       "\"seconds\": %.1f}"
     : "step %7.0f   train %8s   val %.5f nats/pixel   %7.0f tokens/s   %6.0f s";
   char train[30];
-  snprintf(train, sizeof train, "%.5f", row[ROW_TRAIN]);
-  if (row[ROW_TRAIN] != row[ROW_TRAIN]) strcpy(train, json(r->t) ? "null" : "-");
+  if (row[ROW_TRAIN] == row[ROW_TRAIN]) snprintf(train, sizeof train, "%.5f", row[ROW_TRAIN]);
+  else snprintf(train, sizeof train, "%s", json(r->t) ? "null" : "-");
   result_line(line, row[ROW_STEP], train, row[ROW_VAL], row[ROW_SPEED], row[ROW_SECONDS]);
 }
 

@@ -98,9 +98,10 @@ IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count
 IMAGE_API int image_save_png(const char *path, const uint8_t *rgb, int rows, int columns,
                              char *error, size_t capacity);
 
-/* Puts a sentence into error[capacity] and returns -1. */
-IMAGE_API int image_fail(char *error, size_t capacity, const char *format, ...)
+/* Puts a sentence into error[capacity]; image_fail is -1 besides. */
+IMAGE_API void image_say(char *error, size_t capacity, const char *format, ...)
   IMAGE_PRINTF(3, 4);
+#define image_fail(...) (image_say(__VA_ARGS__), -1)
 
 /* ---- the system's stb headers --------------------------------------------------------------- */
 
@@ -187,15 +188,13 @@ IMAGE_API int image_fail(char *error, size_t capacity, const char *format, ...)
 
 /* ---- sentences ------------------------------------------------------------------------------ */
 
-IMAGE_API int image_fail(char *error, size_t capacity, const char *format, ...)
+IMAGE_API void image_say(char *error, size_t capacity, const char *format, ...)
 {
-  if (error && capacity) {
-    va_list args;
-    va_start(args, format);
-    vsnprintf(error, capacity, format, args);
-    va_end(args);
-  }
-  return -1;
+  va_list args;
+  if (!error || !capacity) return;
+  va_start(args, format);
+  vsnprintf(error, capacity, format, args);
+  va_end(args);
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */
@@ -281,8 +280,8 @@ IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count
     result = -1;
   }
   if (result) {
-    image_fail(error, capacity, "%s: writing %zu bytes failed: %s", path, count,
-               number ? strerror(number) : "too few were written");
+    image_say(error, capacity, "%s: writing %zu bytes failed: %s", path, count,
+              number ? strerror(number) : "too few were written");
   } else if (rename(name, path) != 0) {
     result = image_fail(error, capacity, "%s: cannot be replaced: %s", path, strerror(errno));
   } else {
