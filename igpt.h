@@ -1028,6 +1028,20 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__UNROLL
 #endif
 
+/* x as a float and no more. The x87 computes in 80 bits, and compilers keep them across a cast that
+   should drop them: clang always, gcc without -std=c99. Memory does drop them. Only the kernels ask
+   for it: so compiled, cached decoding and the full pass agree to rounding and not to the bit. */
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2
+IGPT__INLINE float igpt__single(float x)
+{
+  volatile float stored = x;
+  return stored;
+}
+#define IGPT__SINGLE(x) igpt__single(x)
+#else
+#define IGPT__SINGLE(x) ((float)(x))
+#endif
+
 #define IGPT__CAT_(a, b) a##b
 #define IGPT__CAT(a, b) IGPT__CAT_(a, b)
 
@@ -1860,15 +1874,15 @@ static size_t igpt__attend_floats(size_t T, size_t E)
   #define TR 4
   #define DR 4
   #define ZERO() 0.0f
-  #define SPLAT(x) ((float)(x))   /* casts: C may keep more precision than float has, otherwise */
+  #define SPLAT(x) IGPT__SINGLE(x)   /* C may keep more precision than float has, otherwise */
   #define LOAD(p) (*(p))
   #define STORE(p, v) (*(p) = (v))
   #define LOADN(p, n) ((void)(n), *(p))
   #define STOREN(p, v, n) ((void)(n), *(p) = (v))
-  #define ADD(a, b) ((float)((a) + (b)))
-  #define SUB(a, b) ((float)((a) - (b)))
-  #define MUL(a, b) ((float)((a) * (b)))
-  #define DIV(a, b) ((float)((a) / (b)))
+  #define ADD(a, b) IGPT__SINGLE((a) + (b))
+  #define SUB(a, b) IGPT__SINGLE((a) - (b))
+  #define MUL(a, b) IGPT__SINGLE((a) * (b))
+  #define DIV(a, b) IGPT__SINGLE((a) / (b))
   #define FMA(a, b, c) ADD(MUL(a, b), c)
   #define MAX(a, b) ((a) > (b) ? (a) : (b))
   #define SQRT(a) sqrtf(a)

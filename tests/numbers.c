@@ -651,6 +651,7 @@ enum { AS_USUAL, UPWARD, DOWNWARD, TOWARD_ZERO, FLAGS_RAISED, DENORMALS_ZERO, TR
 
 static void state_set(int which)
 {
+  (void)which;
   fesetenv(FE_DFL_ENV);
 #ifdef FE_UPWARD                  /* WebAssembly rounds to nearest, and has no flags */
   if (which == UPWARD) fesetround(FE_UPWARD);

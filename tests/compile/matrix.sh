@@ -167,6 +167,7 @@ case $part in
       programs $compiler "c11 c17" "-O2 -O0"
       if makes_32 $compiler; then
         programs $compiler "c99" "-O3 -O2 -O0" "-m32"
+        programs $compiler "gnu17" "-O2" "-m32"
         programs $compiler "c11" "-O2" "-m32 -msse2 -mfpmath=sse"
       else row "$compiler -m32" skip "it has no 32-bit library here (gcc-multilib)"; fi
     done
