@@ -2717,7 +2717,8 @@ TARGET static void K(quantise)(int8_t *to, const float *x, const float *factor, 
    pieces of 64 p, so that what is written stays in the first cache until its lines are full. Runs
    of four floats are written even where fewer lanes are left, as long as they stay in the panel:
    what they spill belongs to the next p, whose turn comes later, since the last lanes come first.
-   Strides defeat the processor's own prefetching, hence ours. */
+   Strides defeat the processor's own prefetching, hence ours: of the next piece, and with the last
+   one of the first of the next panel. */
 TARGET IGPT__INLINE void K(pack_rows)(float *to, size_t lanes, const float *from,
                                       size_t lane_stride, size_t have, size_t k, int round)
 {
@@ -2730,6 +2731,7 @@ TARGET IGPT__INLINE void K(pack_rows)(float *to, size_t lanes, const float *from
 #if W > 1
       if (r < have && lanes > 3) {
         const float *row = from + r * lane_stride;
+        const size_t ahead = stop < k ? 64 : lanes * lane_stride - start;
         for (; p + W <= stop && (p + W - 1) * lanes + r + 4 <= lanes * k; p += W) {
           V a = LOAD(row + p), b = ZERO(), c = ZERO(), d = ZERO();
           if (r + 1 < have) b = LOAD(row + lane_stride + p);
@@ -2746,9 +2748,9 @@ TARGET IGPT__INLINE void K(pack_rows)(float *to, size_t lanes, const float *from
           STOREQ(to + (p + 1) * lanes + r, 4 * lanes, b);
           STOREQ(to + (p + 2) * lanes + r, 4 * lanes, c);
           STOREQ(to + (p + 3) * lanes + r, 4 * lanes, d);
-          if (p + 64 < k)
-            for (i = r; i < r + 4 && i < have; i++)
-              IGPT__PREFETCH(from + i * lane_stride + p + 64);
+          for (i = r; i < r + 4 && i < have; i++)
+            IGPT__PREFETCH((const void *)((uintptr_t)(from + i * lane_stride + p) +
+                                          ahead * sizeof *from));
         }
       }
 #endif
