@@ -103,7 +103,8 @@ $(BENCHES:%=$(B)/bench/%): $(B)/bench/%: bench/%.c igpt.h $(wildcard bench/*.h)
 RUN      = $(Q)CC="$(CC)" V="$(V)" sh tests/run.sh
 # What takes longest comes first, so that no processor waits for it in the end.
 LONGEST  = killed
-UNITS    = $(SCRIPTS) $(filter $(LONGEST),$(TESTS)) $(filter-out $(LONGEST),$(TESTS))
+PROGRAMS = $(filter $(LONGEST),$(TESTS)) $(filter-out $(LONGEST),$(TESTS))
+UNITS    = $(SCRIPTS) $(PROGRAMS)
 SKIPPED  = $(if $(STB),,$(filter $(NEED_STB),$(UNITS)))
 RUNNING  = $(filter-out $(SKIPPED),$(UNITS))
 
@@ -131,7 +132,7 @@ test: need
 
 ctest: need
 	@rm -rf $(B)/results && mkdir -p $(B)/results $(B)/tests build/tests
-	@$(AGAIN) -k $(JOBS) $(patsubst %,run-%,$(filter-out $(SCRIPTS),$(UNITS))) || :
+	@$(AGAIN) -k $(JOBS) $(PROGRAMS:%=run-%) || :
 	@sh tests/run.sh sum $(B)/results $(TESTS)
 
 need:

@@ -189,8 +189,10 @@
    The kernels are compiled for each instruction set in the same file, and a session picks its row
    of them when it is created (desc.isa). Same build, instruction set, precision and batch: the same
    bits. Matrix products are even the same on AVX2, AVX-512 and NEON, and sampling with the cache
-   gives the bits of the full pass. GENERIC is plain C and the definition of all others; the tests
-   compare. WASM is the one row that is chosen when compiling, with -msimd128.
+   gives the bits of the full pass; on 32-bit x86 without SSE's arithmetic, where clang and gcc's
+   own dialects keep more than a float, only with gcc -std=c99. GENERIC is plain C and the
+   definition of all others; the tests compare. WASM is the one row that is chosen when compiling,
+   with -msimd128.
 
    AMX and AVX512_BF16 are no rows of kernels: they multiply bfloat16. BF16 sessions alone use one
    of them, for products and attention, with activations in bfloat16, beside the row of AVX-512, if
@@ -1018,6 +1020,9 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__INLINE static inline
 #endif
 
+/* What lies `bytes` behind p, to be asked for: there may be nothing, which only a pointer minds. */
+#define IGPT__BEYOND(p, bytes) ((const void *)((uintptr_t)(p) + (bytes)))
+
 /* Without these gcc -O2 falls from 103 to 36 GFLOP/s on AVX2: the accumulators leave the
    registers. */
 #if defined(__clang__)
@@ -1029,8 +1034,7 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #endif
 
 /* x as a float and no more. The x87 computes in 80 bits, and compilers keep them across a cast that
-   should drop them: clang always, gcc without -std=c99. Memory does drop them. Only the kernels ask
-   for it: so compiled, cached decoding and the full pass agree to rounding and not to the bit. */
+   should drop them: clang always, gcc without -std=c99. Memory does drop them. */
 #if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2
 IGPT__INLINE float igpt__single(float x)
 {
@@ -2422,7 +2426,7 @@ TARGET IGPT__INLINE void K(tile_rows)(float *c, size_t ldc, const float *a, cons
     V row[NR];
     IGPT__UNROLL
     for (j = 0; j + 16 <= NR * W; j += 16)
-      IGPT__PREFETCH((const void *)((uintptr_t)(b + j) + IGPT__TILE_AHEAD * ldb * sizeof *b));
+      IGPT__PREFETCH(IGPT__BEYOND(b + j, IGPT__TILE_AHEAD * ldb * sizeof *b));
     IGPT__UNROLL
     for (j = 0; j < NR; j++) row[j] = LOAD(b + j * W);
     IGPT__UNROLL
@@ -2465,7 +2469,7 @@ TARGET IGPT__INLINE void K(thin_piece)(float *y, size_t ldy, const float *x, con
       if (p < rows && j < vectors) {
         const float *from = w + p * ldw + j * W;
         piece[p][j] = lanes < W ? LOADN(from, lanes) : LOAD(from);
-        if (W > 1) IGPT__PREFETCH((const void *)((uintptr_t)from + rows * ldw * sizeof *from));
+        if (W > 1) IGPT__PREFETCH(IGPT__BEYOND(from, rows * ldw * sizeof *from));
         if (round) piece[p][j] = BF16(piece[p][j]);
       }
   }
@@ -2749,8 +2753,7 @@ TARGET IGPT__INLINE void K(pack_rows)(float *to, size_t lanes, const float *from
           STOREQ(to + (p + 2) * lanes + r, 4 * lanes, c);
           STOREQ(to + (p + 3) * lanes + r, 4 * lanes, d);
           for (i = r; i < r + 4 && i < have; i++)
-            IGPT__PREFETCH((const void *)((uintptr_t)(from + i * lane_stride + p) +
-                                          ahead * sizeof *from));
+            IGPT__PREFETCH(IGPT__BEYOND(from + i * lane_stride + p, ahead * sizeof *from));
         }
       }
 #endif
@@ -4027,8 +4030,8 @@ TARGET static IGPT__NOINLINE void K(weave_panel)(uint16_t *to, const uint16_t *f
   const uint16_t *even = from, *odd = from + k_stride;
   size_t i;
   for (i = 0; i < 16; i++, to += 32, even += 2 * k_stride, odd += 2 * k_stride) {
-    IGPT__PREFETCH((const void *)((uintptr_t)even + 64 * k_stride));
-    IGPT__PREFETCH((const void *)((uintptr_t)odd + 64 * k_stride));
+    IGPT__PREFETCH(IGPT__BEYOND(even, 64 * k_stride));
+    IGPT__PREFETCH(IGPT__BEYOND(odd, 64 * k_stride));
     STOREH(to, PAIR(0xffff, even, 0xffff, odd));
     STOREH(to + 512, PAIR(0xffff, even + 16, 0xffff, odd + 16));
   }
@@ -4135,8 +4138,8 @@ TARGET static void K(dots)(float *sums, const uint16_t *a, size_t row, size_t st
         const uint16_t *const pairs = b + p + 16 * q;
         const H left = LOADH(32, pairs), right = LOADH(32, pairs + 512);
         if (once && i == 0) {
-          IGPT__PREFETCH_L2((const void *)((uintptr_t)pairs + 4096));
-          IGPT__PREFETCH_L2((const void *)((uintptr_t)pairs + 4096 + 1024));
+          IGPT__PREFETCH_L2(IGPT__BEYOND(pairs, 4096));
+          IGPT__PREFETCH_L2(IGPT__BEYOND(pairs + 512, 4096));
         }
         IGPT__UNROLL
         for (r = 0; r < 8; r++) {
@@ -4179,7 +4182,7 @@ TARGET IGPT__INLINE void K(block_of)(TILES *tiles, float *sums, const uint16_t *
   }
   for (p = 0; p < 32 * depth; p += 1024, a += step) {
     for (line = 0; once && line < 2048; line += 64)
-      IGPT__PREFETCH_L2((const void *)((uintptr_t)(b + p) + 4096 + line));
+      IGPT__PREFETCH_L2(IGPT__BEYOND(b + p, 4096 + line));
     TILE_LOAD(6, b + p, 64);
     TILE_LOAD(4, a, 2 * row);
     TILE_LOAD(7, b + p + 512, 64);
@@ -4304,7 +4307,7 @@ TARGET IGPT__INLINE void K(ahead)(const igpt__tiled *o, size_t i, size_t j, size
   for (p = i; o->h && p < i + 32 && p < o->m; p++) IGPT__PREFETCH(o->h + p * o->ldh + j);
   for (p = i; o->plus && p < i + 32 && p < o->m; p++) {
     IGPT__PREFETCH_L2(o->plus + p * o->ldc + j);
-    IGPT__PREFETCH_L2((const void *)((uintptr_t)(o->plus + p * o->ldc + j) + 64));
+    IGPT__PREFETCH_L2(IGPT__BEYOND(o->plus + p * o->ldc + j, 64));
   }
   for (p = 0; j + 32 < o->n && p < part; p += 32) IGPT__PREFETCH_L2(b + p);
 }
@@ -5442,7 +5445,7 @@ static void igpt__matmul_task(void *arg, size_t index, int worker)
         size_t m = igpt__min_size(mr, rows - i), r, l;
         for (r = 0; r < m; r++)
           for (l = ahead; l < ahead + nr; l += 16)
-            IGPT__PREFETCH((const void *)((uintptr_t)c + (r * p->ldc + l) * sizeof *c));
+            IGPT__PREFETCH(IGPT__BEYOND(c, (r * p->ldc + l) * sizeof *c));
         if (end - j < nr)
           igpt__tile_edge(kernels, c, p->ldc, a + i * p->depth, b, m, end - j, p->depth,
                           accumulate);

@@ -4,8 +4,27 @@
 
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
+#include <dirent.h>
+#include <errno.h>
+#include <stddef.h>
+
+/* A folder that fails after so many entries; less than 0: it does not. */
+static int entries_left = -1;
+
+static struct dirent *readdir_for_a_while(DIR *folder)
+{
+  if (entries_left == 0) {
+    errno = EIO;
+    return NULL;
+  }
+  if (entries_left > 0) entries_left--;
+  return readdir(folder);
+}
+
+#define readdir readdir_for_a_while
 #include "igpt.h"
 #include "../examples/dataset.h"
+#undef readdir
 #include "../examples/plot.h"
 #include "test.h"
 
@@ -264,6 +283,27 @@ TEST(cifar10_pixels_labels_parts)
 }
 
 /* A part of a set that is missing has a name; what is there is not taken for the whole. */
+TEST(a_folder_that_fails_half_way_is_no_shorter_folder)
+{
+  dataset_desc desc;
+  int n;
+  folder("half");
+  put_png("half/a.png", 0, 8, 8);
+  put_png("half/b.png", 1, 8, 8);
+  desc = load_desc(at("half"), DATASET_ALL);
+  desc.rows = 8;
+  for (n = 0; n < 4; n++) {                 /* of ".", ".." and the files */
+    entries_left = n;
+    refused(&desc, "half", strerror(EIO), NULL);
+  }
+  entries_left = -1;
+  {
+    dataset data = load(at("half"), DATASET_ALL, 8);
+    CHECK_INT(data.count, 2);
+    dataset_free(&data);
+  }
+}
+
 TEST(a_missing_file_of_a_set_is_named)
 {
   dataset_desc desc;
@@ -1459,6 +1499,7 @@ int main(int argc, char **argv)
     return 2;
   }
   RUN(cifar10_pixels_labels_parts);
+  RUN(a_folder_that_fails_half_way_is_no_shorter_folder);
   RUN(a_missing_file_of_a_set_is_named);
   RUN(looking_takes_the_own_test_part_or_all);
   RUN(cifar_reduced_is_area_mean);

@@ -3,7 +3,7 @@
    The C half of curve.py: makes a model, and trains one on tokens in the order in which they lie.
 
      curve make MODEL layers heads width
-     curve train MODEL TOKENS.npy LOSSES.npy batch rate warmup f32|bf16|auto
+     curve train MODEL TOKENS.npy LOSSES.npy batch rate warmup f32|auto
 
    The rate falls as a cosine to a tenth, gradients are clipped at 1. LOSSES: a step each.         */
 
@@ -69,8 +69,7 @@ static int train(char **argument)
   batch.count = (size_t)atoi(argument[3]);
   work.batch = (int)batch.count;
   work.train = work.no_cache = 1;
-  work.precision = !strcmp(argument[6], "f32") ? IGPT_F32
-                   : !strcmp(argument[6], "bf16") ? IGPT_BF16 : IGPT_PRECISION_AUTO;
+  work.precision = !strcmp(argument[6], "f32") ? IGPT_F32 : IGPT_PRECISION_AUTO;
   adam.clip = 1;
   CHECKED(igpt_pool_create(&pool, 0, NULL));
   work.runner = igpt_pool_runner(pool);
