@@ -856,7 +856,7 @@ IMAGE_API int plot_curves(const char *path, const plot_series *series, int count
               "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, sans-serif\" "
               "font-size=\"12\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", width,
               height, width, height, width, height);
-  axes.left = 64;
+  axes.left = 72;               /* numbers of five places, and the label beside them */
   axes.right = width - 24;
   if (d.title) {
     plot__print(&page, "<text x=\"%.1f\" y=\"30\" font-size=\"16\" font-weight=\"bold\" "

@@ -240,9 +240,10 @@ static int host_condition_end(pthread_cond_t *condition)
 static struct {
   purse purse;
   int failed;                     /* the kind of the first that failed; 0: none has */
+  int late;                       /* writes after one that failed */
   int killed_at;                  /* the request at which the program ends; -1: none */
   heard heard;
-} host = { { 0, -1, 0, 0 }, 0, -1, { IGPT_OK, 0, "" } };
+} host = { { 0, -1, 0, 0 }, 0, 0, -1, { IGPT_OK, 0, "" } };
 
 static int refused(int kind)
 {
@@ -268,7 +269,7 @@ static void host_fails(int at, int lasting)
   host.purse.calls = 0;
   host.purse.fail_at = at;
   host.purse.lasting = lasting;
-  host.failed = 0;
+  host.failed = host.late = 0;
   memset(&host.heard, 0, sizeof host.heard);
 }
 
@@ -296,72 +297,30 @@ static igpt_log host_log(void)
   return log;
 }
 
-/* Bytes that grow, as a sink and as a source: with the host's failures or without. */
-typedef struct bytes {
-  char *data;
-  size_t size, room;
-  int late;                       /* writes after one that failed */
-} bytes;
-
-static void add(bytes *b, const void *from, size_t count)
+/* Files in memory, of which each write and read is a request. */
+static int host_write(void *user, const void *from, size_t count)
 {
-  if (b->size + count > b->room) {
-    b->room = 2 * (b->size + count);
-    b->data = (char *)realloc(b->data, b->room);
-    if (!b->data) exit(2);
-  }
-  if (count) memcpy(b->data + b->size, from, count);
-  b->size += count;
+  if (host.failed) host.late++;
+  return refused(WRITING) ? 1 : paper_write(user, from, count);
 }
 
-static int add_always(void *user, const void *from, size_t count)
+static int host_read(void *user, uint64_t offset, void *to, size_t count)
 {
-  add((bytes *)user, from, count);
-  return 0;
+  return refused(READING) ? 1 : paper_read(user, offset, to, count);
 }
 
-static int add_if(void *user, const void *from, size_t count)
+static igpt_sink host_sink(paper *p)
 {
-  if (host.failed) ((bytes *)user)->late++;
-  if (refused(WRITING)) return 1;
-  return add_always(user, from, count);
-}
-
-static int read_if(void *user, uint64_t offset, void *to, size_t count)
-{
-  const bytes *b = (const bytes *)user;
-  if (refused(READING) || offset > b->size || count > b->size - offset) return 1;
-  memcpy(to, b->data + offset, count);
-  return 0;
-}
-
-static igpt_sink sink_of(bytes *b, int (*write)(void *user, const void *from, size_t count))
-{
-  igpt_sink sink;
-  sink.write = write;
-  sink.user = b;
+  igpt_sink sink = paper_sink(p);
+  sink.write = host_write;
   return sink;
 }
 
-static igpt_source source_of(bytes *b)
+static igpt_source host_source(paper *p)
 {
-  igpt_source source;
-  memset(&source, 0, sizeof source);
-  source.read = read_if;
-  source.user = b;
-  source.size = b->size;
+  igpt_source source = paper_source(p);
+  source.read = host_read;
   return source;
-}
-
-static void clear(bytes *b)
-{
-  free(b->data);
-  memset(b, 0, sizeof *b);
-}
-
-static int same(const bytes *a, const bytes *b)
-{
-  return a->size == b->size && (a->size == 0 || memcmp(a->data, b->data, a->size) == 0);
 }
 
 /* ---- a small world --------------------------------------------------------------------------- */
@@ -381,7 +340,7 @@ static uint8_t rgb[3 * PIXELS];
 static float x[ROWS * D];
 static int32_t labels[ROWS];
 static igpt_palette palette;
-static bytes model_file, checkpoint_file, npy_file, old_file;
+static paper model_file, checkpoint_file, npy_file, old_file;
 
 static igpt_model_desc model_desc(void)
 {
@@ -420,7 +379,7 @@ static igpt_batch batch_of(void)
   return batch;
 }
 
-static igpt_result step(world *w, bytes *out)
+static igpt_result step(world *w, paper *out)
 {
   const igpt_batch batch = batch_of();
   igpt_adam_desc adam;
@@ -430,13 +389,13 @@ static igpt_result step(world *w, bytes *out)
   memset(&adam, 0, sizeof adam);
   adam.rate = 0.01f;
   if (!result) result = igpt_step(w->session, w->model, &norm, &adam);
-  if (!result) add(out, &losses.total, sizeof losses.total);
-  if (!result) add(out, &norm, sizeof norm);
+  if (!result) paper_write(out, &losses.total, sizeof losses.total);
+  if (!result) paper_write(out, &norm, sizeof norm);
   return result;
 }
 
 /* All that a session computes, which asks for nothing. */
-static igpt_result look(world *w, bytes *out)
+static igpt_result look(world *w, paper *out)
 {
   static const int depths[] = { 1, 0 };
   const igpt_batch batch = batch_of();
@@ -450,38 +409,38 @@ static igpt_result look(world *w, bytes *out)
   if (!result) result = igpt_attention_map(w->session, map, &batch, 0, 1);
   if (!result) result = igpt_sample(w->session, drawn, N, NULL);
   if (result) return result;
-  add(out, logits, sizeof logits);
-  add(out, nats, sizeof nats);
-  add(out, classes, sizeof classes);
-  add(out, features, sizeof features);
-  add(out, map, sizeof map);
-  add(out, drawn, sizeof drawn);
+  paper_write(out, logits, sizeof logits);
+  paper_write(out, nats, sizeof nats);
+  paper_write(out, classes, sizeof classes);
+  paper_write(out, features, sizeof features);
+  paper_write(out, map, sizeof map);
+  paper_write(out, drawn, sizeof drawn);
   return result;
 }
 
 /* Everything that a later call could depend on. */
-static void state_of(bytes *out, const world *w)
+static void state_of(paper *out, const world *w)
 {
-  const igpt_sink sink = sink_of(out, add_always);
+  const igpt_sink sink = paper_sink(out);
   float *gradient = NULL;
   size_t count = 0, pictures = 0;
   CHECK_INT(igpt_checkpoint_write(w->session, w->model, NULL, &sink), IGPT_OK);
   CHECK_INT(igpt_gradients(w->session, &gradient, &count, &pictures), IGPT_OK);
-  add(out, gradient, count * sizeof *gradient);
-  add(out, &pictures, sizeof pictures);
+  paper_write(out, gradient, count * sizeof *gradient);
+  paper_write(out, &pictures, sizeof pictures);
 }
 
 static world world_open(int steps)
 {
   igpt_model_desc model = model_desc();
   igpt_session_desc session = session_desc();
-  bytes losses = { 0 };
+  paper losses = { 0 };
   world w;
   CHECK_INT(igpt_model_create(&w.model, &model), IGPT_OK);
   CHECK_INT(igpt_session_create(&w.session, w.model, &session), IGPT_OK);
   if (!w.session) exit(2);
   while (steps--) CHECK_INT(step(&w, &losses), IGPT_OK);
-  clear(&losses);
+  paper_clear(&losses);
   return w;
 }
 
@@ -491,31 +450,17 @@ static void world_close(world *w)
   igpt_model_destroy(w->model);
 }
 
-static void write_file(const char *path, const bytes *b)
+static void write_file(const char *path, const paper *b)
 {
   FILE *file = fopen(path, "wb");
   if (!file || fwrite(b->data, 1, b->size, file) != b->size || fclose(file)) exit(2);
-}
-
-/* 0 if there is none. A device that never ends is cut short. */
-static int on_disk(const char *path, bytes *out)
-{
-  char buffer[4096];
-  size_t n;
-  FILE *file = fopen(path, "rb");
-  out->size = 0;
-  if (!file) return 0;
-  while (out->size < 1000000 && (n = fread(buffer, 1, sizeof buffer, file)) > 0)
-    add(out, buffer, n);
-  fclose(file);
-  return 1;
 }
 
 static void prepare(void)
 {
   igpt_rng rng = igpt_rng_seed(1, 1);
   igpt_kmeans_desc few;
-  bytes losses = { 0 };
+  paper losses = { 0 };
   const uint64_t shape[] = { ROWS, D };
   igpt_sink sink;
   world w;
@@ -531,34 +476,34 @@ static void prepare(void)
   few.max_iterations = 3;
   CHECK_INT(igpt_palette_fit(&palette, NULL, rgb, PIXELS, &few), IGPT_OK);
   w = world_open(5);
-  sink = sink_of(&model_file, add_always);
+  sink = paper_sink(&model_file);
   CHECK_INT(igpt_model_write(w.model, &sink), IGPT_OK);
-  sink = sink_of(&checkpoint_file, add_always);
+  sink = paper_sink(&checkpoint_file);
   CHECK_INT(igpt_checkpoint_write(w.session, w.model, NULL, &sink), IGPT_OK);
-  sink = sink_of(&npy_file, add_always);
+  sink = paper_sink(&npy_file);
   CHECK_INT(igpt_npy_write(&sink, IGPT_NPY_F32, x, 2, shape), IGPT_OK);
-  add(&old_file, "an older file", 13);
+  paper_write(&old_file, "an older file", 13);
   world_close(&w);
-  clear(&losses);
+  paper_clear(&losses);
 }
 
 /* ---- what asks the host ---------------------------------------------------------------------- */
 
 /* Each does its work once and adds what came out to `out`, if it succeeded. */
 
-static igpt_result create_model(world *w, bytes *out)
+static igpt_result create_model(world *w, paper *out)
 {
   igpt_model_desc desc = model_desc();
   igpt_model *model = w->model;
   const igpt_result result = igpt_model_create(&model, &desc);
-  igpt_sink sink = sink_of(out, add_always);
+  igpt_sink sink = paper_sink(out);
   CHECK((model == NULL) == (result != IGPT_OK));
   if (model) CHECK_INT(igpt_model_write(model, &sink), IGPT_OK);
   igpt_model_destroy(model);
   return result;
 }
 
-static igpt_result create_session(world *w, bytes *out)
+static igpt_result create_session(world *w, paper *out)
 {
   igpt_session_desc desc = session_desc();
   world other = *w;
@@ -569,11 +514,11 @@ static igpt_result create_session(world *w, bytes *out)
   return result;
 }
 
-static igpt_result read_model(world *w, bytes *out)
+static igpt_result read_model(world *w, paper *out)
 {
   igpt_model_desc desc = model_desc();
-  igpt_source source = source_of(&model_file);
-  igpt_sink sink = sink_of(out, add_always);
+  igpt_source source = host_source(&model_file);
+  igpt_sink sink = paper_sink(out);
   igpt_model *model = w->model;
   igpt_result result;
   memset(&desc.config, 0, sizeof desc.config);
@@ -585,49 +530,49 @@ static igpt_result read_model(world *w, bytes *out)
 }
 
 static igpt_result write_by(igpt_result (*write)(const igpt_model *, const igpt_sink *), world *w,
-                            bytes *out)
+                            paper *out)
 {
-  bytes part = { 0 };
-  igpt_sink sink = sink_of(&part, add_if);
+  paper part = { 0 };
+  igpt_sink sink = host_sink(&part);
   const igpt_result result = write(w->model, &sink);
-  if (!result) add(out, part.data, part.size);
-  CHECK_INT(part.late, 0);
-  clear(&part);
+  if (!result) paper_write(out, part.data, part.size);
+  CHECK_INT(host.late, 0);
+  paper_clear(&part);
   return result;
 }
 
-static igpt_result write_model(world *w, bytes *out) { return write_by(igpt_model_write, w, out); }
+static igpt_result write_model(world *w, paper *out) { return write_by(igpt_model_write, w, out); }
 
-static igpt_result write_model_bf16(world *w, bytes *out)
+static igpt_result write_model_bf16(world *w, paper *out)
 {
   return write_by(igpt_model_write_bf16, w, out);
 }
 
-static igpt_result read_checkpoint(world *w, bytes *out)
+static igpt_result read_checkpoint(world *w, paper *out)
 {
-  igpt_source source = source_of(&checkpoint_file);
+  igpt_source source = host_source(&checkpoint_file);
   igpt_progress progress, untouched;
   igpt_result result;
   memset(&untouched, 0x5a, sizeof untouched);
   progress = untouched;
   result = igpt_checkpoint_read(w->session, w->model, &progress, &source);
   if (result) CHECK(memcmp(&progress, &untouched, sizeof progress) == 0);
-  else add(out, &progress, sizeof progress);
+  else paper_write(out, &progress, sizeof progress);
   return result;
 }
 
-static igpt_result write_checkpoint(world *w, bytes *out)
+static igpt_result write_checkpoint(world *w, paper *out)
 {
-  bytes part = { 0 };
-  igpt_sink sink = sink_of(&part, add_if);
+  paper part = { 0 };
+  igpt_sink sink = host_sink(&part);
   const igpt_result result = igpt_checkpoint_write(w->session, w->model, NULL, &sink);
-  if (!result) add(out, part.data, part.size);
-  CHECK_INT(part.late, 0);
-  clear(&part);
+  if (!result) paper_write(out, part.data, part.size);
+  CHECK_INT(host.late, 0);
+  paper_clear(&part);
   return result;
 }
 
-static igpt_result fit_palette(world *w, bytes *out)
+static igpt_result fit_palette(world *w, paper *out)
 {
   igpt_kmeans_desc desc;
   igpt_palette fitted, untouched;
@@ -642,12 +587,12 @@ static igpt_result fit_palette(world *w, bytes *out)
   desc.log = host_log();
   result = igpt_palette_fit(&fitted, NULL, rgb, PIXELS, &desc);
   if (result) CHECK(memcmp(&fitted, &untouched, sizeof fitted) == 0);
-  else add(out, &fitted, sizeof fitted);
+  else paper_write(out, &fitted, sizeof fitted);
   return result;
 }
 
 /* So many pixels that a table is wanted. */
-static igpt_result encode(world *w, bytes *out)
+static igpt_result encode(world *w, paper *out)
 {
   enum { MANY = 260 };
   igpt_encode_desc desc;
@@ -662,13 +607,13 @@ static igpt_result encode(world *w, bytes *out)
   desc.allocator = host_memory();
   desc.log = host_log();
   result = igpt_palette_encode(&palette, encoded, many, MANY * PIXELS, &desc);
-  if (!result) add(out, encoded, MANY * PIXELS * sizeof *encoded);
+  if (!result) paper_write(out, encoded, MANY * PIXELS * sizeof *encoded);
   free(encoded);
   free(many);
   return result;
 }
 
-static igpt_result fit_probe(bytes *out, igpt_probe_method method)
+static igpt_result fit_probe(paper *out, igpt_probe_method method)
 {
   igpt_probe_desc desc;
   igpt_probe *probe = (igpt_probe *)&desc;
@@ -690,27 +635,27 @@ static igpt_result fit_probe(bytes *out, igpt_probe_method method)
   } else {
     float probability[ROWS * K];
     CHECK_INT(igpt_probe_predict(probe, NULL, probability, x, ROWS), IGPT_OK);
-    add(out, probability, sizeof probability);
+    paper_write(out, probability, sizeof probability);
   }
   igpt_probe_destroy(probe);
   return result;
 }
 
-static igpt_result fit_by_lbfgs(world *w, bytes *out)
+static igpt_result fit_by_lbfgs(world *w, paper *out)
 {
   (void)w;
   return fit_probe(out, IGPT_LBFGS);
 }
 
-static igpt_result fit_by_sgd(world *w, bytes *out)
+static igpt_result fit_by_sgd(world *w, paper *out)
 {
   (void)w;
   return fit_probe(out, IGPT_SGD);
 }
 
-static igpt_result open_npy(world *w, bytes *out)
+static igpt_result open_npy(world *w, paper *out)
 {
-  igpt_source source = source_of(&npy_file);
+  igpt_source source = host_source(&npy_file);
   igpt_log log = host_log();
   igpt_npy npy, untouched;
   igpt_result result;
@@ -719,13 +664,13 @@ static igpt_result open_npy(world *w, bytes *out)
   npy = untouched;
   result = igpt_npy_open(&npy, &source, &log);
   if (result) CHECK(memcmp(&npy, &untouched, sizeof npy) == 0);
-  else add(out, &npy.count, sizeof npy.count);
+  else paper_write(out, &npy.count, sizeof npy.count);
   return result;
 }
 
-static igpt_result read_npy(world *w, bytes *out)
+static igpt_result read_npy(world *w, paper *out)
 {
-  igpt_source source = source_of(&npy_file);
+  igpt_source source = host_source(&npy_file);
   igpt_npy npy;
   float values[ROWS * D];
   igpt_result result;
@@ -734,27 +679,27 @@ static igpt_result read_npy(world *w, bytes *out)
   CHECK_INT(igpt_npy_open(&npy, &source, NULL), IGPT_OK);
   source.memory = NULL;
   result = igpt_npy_read_f32(&npy, values, 0, ROWS * D, &source);
-  if (!result) add(out, values, sizeof values);
+  if (!result) paper_write(out, values, sizeof values);
   return result;
 }
 
-static igpt_result write_npy(world *w, bytes *out)
+static igpt_result write_npy(world *w, paper *out)
 {
   const uint64_t shape[] = { ROWS, D };
-  bytes part = { 0 };
-  igpt_sink sink = sink_of(&part, add_if);
+  paper part = { 0 };
+  igpt_sink sink = host_sink(&part);
   const igpt_result result = igpt_npy_write(&sink, IGPT_NPY_F32, x, 2, shape);
   (void)w;
-  if (!result) add(out, part.data, part.size);
-  CHECK_INT(part.late, 0);
-  clear(&part);
+  if (!result) paper_write(out, part.data, part.size);
+  CHECK_INT(host.late, 0);
+  paper_clear(&part);
   return result;
 }
 
-static igpt_result load_model(world *w, bytes *out)
+static igpt_result load_model(world *w, paper *out)
 {
   igpt_model_desc desc = model_desc();
-  igpt_sink sink = sink_of(out, add_always);
+  igpt_sink sink = paper_sink(out);
   igpt_model *model = w->model;
   igpt_result result;
   memset(&desc.config, 0, sizeof desc.config);
@@ -765,14 +710,14 @@ static igpt_result load_model(world *w, bytes *out)
   return result;
 }
 
-static igpt_result save_model(world *w, bytes *out)
+static igpt_result save_model(world *w, paper *out)
 {
   const igpt_result result = igpt_model_save(w->model, PATH);
-  if (!result) CHECK(on_disk(PATH, out));
+  if (!result) CHECK(paper_load(out, PATH));
   return result;
 }
 
-static igpt_result load_checkpoint(world *w, bytes *out)
+static igpt_result load_checkpoint(world *w, paper *out)
 {
   igpt_progress progress, untouched;
   igpt_result result;
@@ -780,14 +725,14 @@ static igpt_result load_checkpoint(world *w, bytes *out)
   progress = untouched;
   result = igpt_checkpoint_load(w->session, w->model, &progress, PATH);
   if (result) CHECK(memcmp(&progress, &untouched, sizeof progress) == 0);
-  else add(out, &progress, sizeof progress);
+  else paper_write(out, &progress, sizeof progress);
   return result;
 }
 
-static igpt_result save_checkpoint(world *w, bytes *out)
+static igpt_result save_checkpoint(world *w, paper *out)
 {
   const igpt_result result = igpt_checkpoint_save(w->session, w->model, NULL, PATH);
-  if (!result) CHECK(on_disk(PATH, out));
+  if (!result) CHECK(paper_load(out, PATH));
   return result;
 }
 
@@ -799,13 +744,13 @@ static igpt_result careless(void *user, const igpt_sink *sink)
   return IGPT_OK;
 }
 
-static igpt_result replace(world *w, bytes *out)
+static igpt_result replace(world *w, paper *out)
 {
   char line[] = "0123456789";
   const igpt_log log = host_log();
   const igpt_result result = igpt_file_replace(PATH, &log, careless, line);
   (void)w;
-  if (!result) CHECK(on_disk(PATH, out));
+  if (!result) CHECK(paper_load(out, PATH));
   return result;
 }
 
@@ -816,7 +761,7 @@ static void count_task(void *arg, size_t index, int worker)
   ((unsigned char *)arg)[index]++;
 }
 
-static igpt_result create_pool(world *w, bytes *out)
+static igpt_result create_pool(world *w, paper *out)
 {
   const igpt_allocator allocator = host_memory();
   unsigned char seen[100] = { 0 };
@@ -826,7 +771,7 @@ static igpt_result create_pool(world *w, bytes *out)
   if (pool) {
     igpt_runner runner = igpt_pool_runner(pool);
     runner.run(runner.user, count_task, seen, sizeof seen);
-    add(out, seen, sizeof seen);
+    paper_write(out, seen, sizeof seen);
   }
   igpt_pool_destroy(pool);
   CHECK_INT(things_open, 0);
@@ -839,7 +784,7 @@ enum { NO_FILE, AN_OLD_FILE, A_MODEL, A_CHECKPOINT };
 
 typedef struct operation {
   const char *name;
-  igpt_result (*call)(world *w, bytes *out);
+  igpt_result (*call)(world *w, paper *out);
   int kinds;                      /* of requests that it makes, all of them */
   int least;                      /* requests */
   int does_without;               /* kinds whose failure it survives */
@@ -881,10 +826,10 @@ static igpt_result code_of(int kind)
 }
 
 /* One operation with request `at` failing. 1: it got to its end, since there is no such request. */
-static int attempt(const operation *o, world *w, int at, int lasting, const bytes *expected,
-                   const bytes *before)
+static int attempt(const operation *o, world *w, int at, int lasting, const paper *expected,
+                   const paper *before)
 {
-  bytes out = { 0 }, after = { 0 }, disk = { 0 };
+  paper out = { 0 }, after = { 0 }, disk = { 0 };
   const size_t held = host.purse.held;
   igpt_result result;
   int failed, calls;
@@ -907,23 +852,23 @@ static int attempt(const operation *o, world *w, int at, int lasting, const byte
     if (!o->silent) CHECK(said.lines >= 1 && strlen(said.text) > 10);
     if (!o->silent && o->file != NO_FILE) CHECK(strstr(said.text, PATH) != NULL);
     state_of(&after, w);
-    CHECK(same(&after, before));
-    if (o->file == AN_OLD_FILE) CHECK(on_disk(PATH, &disk) && same(&disk, &old_file));
-    if (!lasting) CHECK(!on_disk(TEMPORARY, &disk));
+    CHECK(paper_same(&after, before));
+    if (o->file == AN_OLD_FILE) CHECK(paper_load(&disk, PATH) && paper_same(&disk, &old_file));
+    if (!lasting) CHECK(!paper_load(&disk, TEMPORARY));
   } else {
     CHECK_INT(result, IGPT_OK);
     CHECK_INT(said.lines, 0);
-    CHECK(same(&out, expected));
+    CHECK(paper_same(&out, expected));
     if (!failed) CHECK(calls >= o->least);
-    CHECK(!on_disk(TEMPORARY, &disk));
+    CHECK(!paper_load(&disk, TEMPORARY));
   }
   CHECK_INT(host.purse.held, held);
   CHECK_INT(files_open, 0);
   CHECK_INT(renamed_unflushed, 0);
   remove(TEMPORARY);
-  clear(&out);
-  clear(&after);
-  clear(&disk);
+  paper_clear(&out);
+  paper_clear(&after);
+  paper_clear(&disk);
   return !failed;
 }
 
@@ -936,7 +881,7 @@ TEST(every_request_fails)
     int lasting, at = 0;
     for (lasting = 0; lasting < 2; lasting++) {
       world w = world_open(2), undisturbed = world_open(2);
-      bytes before = { 0 }, expected = { 0 }, a = { 0 }, b = { 0 };
+      paper before = { 0 }, expected = { 0 }, a = { 0 }, b = { 0 };
       state_of(&before, &w);
       if (o->file != NO_FILE)
         write_file(PATH, o->file == A_MODEL ? &model_file : &checkpoint_file);
@@ -954,14 +899,14 @@ TEST(every_request_fails)
       CHECK_INT(step(&undisturbed, &b), IGPT_OK);
       CHECK_INT(look(&undisturbed, &b), IGPT_OK);
       state_of(&b, &undisturbed);
-      CHECK(same(&a, &b));
+      CHECK(paper_same(&a, &b));
       world_close(&w);
       world_close(&undisturbed);
       CHECK_INT(host.purse.held, 0);
-      clear(&before);
-      clear(&expected);
-      clear(&a);
-      clear(&b);
+      paper_clear(&before);
+      paper_clear(&expected);
+      paper_clear(&a);
+      paper_clear(&b);
     }
     printf("        %3d requests: %s\n", at, o->name);
     if (test_errors > errors) printf("        ... where something failed\n");
@@ -1011,12 +956,12 @@ TEST(room_for_any_number_of_bytes)
 {
   static written *const writers[] = { a_model, a_checkpoint, an_array };
   world w = world_open(2);
-  bytes before = { 0 }, after = { 0 };
+  paper before = { 0 }, after = { 0 };
   size_t i, room;
   state_of(&before, &w);
   for (i = 0; i < COUNT(writers); i++) {
-    bytes whole = { 0 };
-    igpt_sink sink = sink_of(&whole, add_always);
+    paper whole = { 0 };
+    igpt_sink sink = paper_sink(&whole);
     int wrong = 0;
     CHECK_INT(writers[i](&w, &sink), IGPT_OK);
     CHECK(whole.size > 500);
@@ -1030,20 +975,20 @@ TEST(room_for_any_number_of_bytes)
       wrong += q.late != 0;
     }
     CHECK_INT(wrong, 0);
-    clear(&whole);
+    paper_clear(&whole);
   }
   state_of(&after, &w);
-  CHECK(same(&before, &after));
+  CHECK(paper_same(&before, &after));
   world_close(&w);
-  clear(&before);
-  clear(&after);
+  paper_clear(&before);
+  paper_clear(&after);
 }
 
 TEST(a_disk_with_room_for_any_number_of_bytes)
 {
   world w = world_open(2);
-  bytes disk = { 0 }, whole = { 0 };
-  igpt_sink sink = sink_of(&whole, add_always);
+  paper disk = { 0 }, whole = { 0 };
+  igpt_sink sink = paper_sink(&whole);
   size_t room;
   int wrong = 0;
   CHECK_INT(igpt_model_write(w.model, &sink), IGPT_OK);
@@ -1054,15 +999,15 @@ TEST(a_disk_with_room_for_any_number_of_bytes)
     result = igpt_model_save(w.model, PATH);
     disk_room = SIZE_MAX;
     wrong += result != (room < whole.size ? IGPT_WRITE_ERROR : IGPT_OK);
-    wrong += !on_disk(PATH, &disk) || !same(&disk, room < whole.size ? &old_file : &whole);
-    wrong += on_disk(TEMPORARY, &disk);
+    wrong += !paper_load(&disk, PATH) || !paper_same(&disk, room < whole.size ? &old_file : &whole);
+    wrong += paper_load(&disk, TEMPORARY);
   }
   CHECK_INT(wrong, 0);
   CHECK_INT(files_open, 0);
   remove(PATH);
   world_close(&w);
-  clear(&whole);
-  clear(&disk);
+  paper_clear(&whole);
+  paper_clear(&disk);
 }
 
 /* ---- places where nothing can be written ----------------------------------------------------- */
@@ -1083,7 +1028,7 @@ static void fails_at(const world *w, const char *path, const char *words)
 TEST(places_that_cannot_be_written)
 {
   world w = world_open(1);
-  bytes disk = { 0 };
+  paper disk = { 0 };
   struct stat there;
   write_file(PATH, &old_file);
   fails_at(&w, "build/tests/nowhere/file", "build/tests/nowhere/file.tmp: cannot write");
@@ -1096,31 +1041,31 @@ TEST(places_that_cannot_be_written)
   fails_at(&w, PATH, TEMPORARY ": cannot write");
   CHECK(stat(TEMPORARY, &there) == 0 && S_ISDIR(there.st_mode));
   rmdir(TEMPORARY);
-  CHECK(on_disk(PATH, &disk) && same(&disk, &old_file));
+  CHECK(paper_load(&disk, PATH) && paper_same(&disk, &old_file));
 
   /* the name itself is one: nothing is left beside it */
   remove(PATH);
   CHECK_INT(mkdir(PATH, 0755), 0);
   fails_at(&w, PATH, "cannot be renamed to " PATH);
-  CHECK(!on_disk(TEMPORARY, &disk));
+  CHECK(!paper_load(&disk, TEMPORARY));
   rmdir(PATH);
 
   /* what a killed run left is written over, if it is the longer one, too */
   write_file(PATH, &old_file);
   write_file(TEMPORARY, &checkpoint_file);
   CHECK_INT(igpt_model_save(w.model, PATH), IGPT_OK);
-  CHECK(on_disk(PATH, &disk) && disk.size < checkpoint_file.size);
-  CHECK(!on_disk(TEMPORARY, &disk));
+  CHECK(paper_load(&disk, PATH) && disk.size < checkpoint_file.size);
+  CHECK(!paper_load(&disk, TEMPORARY));
   remove(PATH);
   world_close(&w);
-  clear(&disk);
+  paper_clear(&disk);
 }
 
 /* Every byte written to /dev/full is one too many; the C library finds out when it flushes. */
 TEST(a_full_device)
 {
   world w = world_open(1);
-  bytes disk = { 0 };
+  paper disk = { 0 };
   struct stat there;
   if (stat("/dev/full", &there) || symlink("/dev/full", TEMPORARY)) {
     world_close(&w);
@@ -1128,13 +1073,13 @@ TEST(a_full_device)
   }
   write_file(PATH, &old_file);
   fails_at(&w, PATH, strerror(ENOSPC));
-  CHECK(on_disk(PATH, &disk) && same(&disk, &old_file));
+  CHECK(paper_load(&disk, PATH) && paper_same(&disk, &old_file));
   CHECK(lstat(TEMPORARY, &there) != 0);
   CHECK_INT(igpt_checkpoint_save(w.session, w.model, NULL, PATH), IGPT_OK);
-  CHECK(on_disk(PATH, &disk) && disk.size == checkpoint_file.size);
+  CHECK(paper_load(&disk, PATH) && disk.size == checkpoint_file.size);
   remove(PATH);
   world_close(&w);
-  clear(&disk);
+  paper_clear(&disk);
 }
 
 /* A folder in which one may look and not write. The superuser may both: a child becomes nobody. */
@@ -1142,7 +1087,7 @@ TEST(a_folder_that_is_read_only)
 {
   static const char folder[] = "build/tests/read_only", path[] = "build/tests/read_only/file";
   enum { FINE, NO_ENTRY, NO_CODE, NO_SENTENCE };
-  bytes disk = { 0 };
+  paper disk = { 0 };
   int status = 0;
   pid_t child;
   chmod(folder, 0755);
@@ -1158,7 +1103,7 @@ TEST(a_folder_that_is_read_only)
     world w = world_open(1);
     int wrong = FINE;
     if (getuid() == 0 && setuid(65534)) wrong = NO_ENTRY;
-    if (!wrong && !on_disk(path, &disk)) wrong = NO_ENTRY;
+    if (!wrong && !paper_load(&disk, path)) wrong = NO_ENTRY;
     host_fails(-1, 0);
     if (!wrong && igpt_checkpoint_save(w.session, w.model, NULL, path) != IGPT_WRITE_ERROR)
       wrong = NO_CODE;
@@ -1166,11 +1111,11 @@ TEST(a_folder_that_is_read_only)
     _exit(wrong);
   }
   CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
-  CHECK(on_disk(path, &disk) && same(&disk, &old_file));
+  CHECK(paper_load(&disk, path) && paper_same(&disk, &old_file));
   chmod(folder, 0755);
   CHECK_INT(remove(path), 0);
   CHECK_INT(rmdir(folder), 0);                  /* no temporary file either */
-  clear(&disk);
+  paper_clear(&disk);
   if (WEXITSTATUS(status) == NO_ENTRY) SKIP("user 65534 may not come here");
   CHECK_INT(WEXITSTATUS(status), FINE);
 }
@@ -1189,7 +1134,7 @@ static int run_of(int at)
   child = fork();
   if (child == 0) {
     world w = world_open(0);
-    bytes losses = { 0 };
+    paper losses = { 0 };
     igpt_progress progress;
     FILE *old = fopen(PATH, "rb");
     memset(&progress, 0, sizeof progress);
@@ -1212,27 +1157,27 @@ static int run_of(int at)
    from there to the same bits. And so does one that is killed again and again. */
 TEST(killed_at_every_request)
 {
-  bytes whole = { 0 }, part = { 0 };
+  paper whole = { 0 }, part = { 0 };
   int at, ended = 0, left_over = 0, wrong = 0, lives = 0;
   remove(PATH);
   CHECK_INT(run_of(-1), 0);
-  CHECK(on_disk(PATH, &whole));
+  CHECK(paper_load(&whole, PATH));
   for (at = 0; at < 1000 && !ended; at++) {
     remove(PATH);
     ended = run_of(at) != SIGKILL;
-    left_over += on_disk(TEMPORARY, &part);
-    wrong += run_of(-1) != 0 || !on_disk(PATH, &part) || !same(&part, &whole);
-    wrong += on_disk(TEMPORARY, &part);
+    left_over += paper_load(&part, TEMPORARY);
+    wrong += run_of(-1) != 0 || !paper_load(&part, PATH) || !paper_same(&part, &whole);
+    wrong += paper_load(&part, TEMPORARY);
   }
   CHECK_INT(wrong, 0);
   CHECK(ended && at > 20 * STEPS && left_over > 15 * STEPS);
   remove(PATH);
   for (at = 0; lives < 1000 && run_of(at); lives++) at = 37 + (at + 17) % 170;
   CHECK(lives > STEPS && lives < 1000);
-  CHECK(on_disk(PATH, &part) && same(&part, &whole));
+  CHECK(paper_load(&part, PATH) && paper_same(&part, &whole));
   remove(PATH);
-  clear(&whole);
-  clear(&part);
+  paper_clear(&whole);
+  paper_clear(&part);
 }
 #endif
 

@@ -6,7 +6,7 @@
 #define _DEFAULT_SOURCE           /* mmap */
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
-#include "test.h"
+#include "part.h"
 #if (defined(__unix__) && !defined(__wasm__)) || defined(__APPLE__)
 #include <sys/mman.h>
 #define PAGES 1
@@ -35,42 +35,6 @@ static igpt_log test_log(void)
   return log;
 }
 
-typedef struct meter {
-  int calls, fail_at;             /* the call that fails, from 1; 0: none */
-  long live;                      /* blocks not given back */
-} meter;
-
-static void *meter_alloc(void *user, size_t bytes)
-{
-  meter *m = (meter *)user;
-  if (++m->calls == m->fail_at) return NULL;
-  m->live++;
-  return malloc(bytes);
-}
-
-static void meter_free(void *user, void *block, size_t bytes)
-{
-  (void)bytes;
-  ((meter *)user)->live--;
-  free(block);
-}
-
-static igpt_allocator metered(meter *m)
-{
-  igpt_allocator allocator;
-  allocator.alloc = meter_alloc;
-  allocator.free = meter_free;
-  allocator.user = m;
-  return allocator;
-}
-
-/* Bytes of a file; also a sink that appends and a source that reads through a callback. */
-typedef struct bytes {
-  char *data;
-  size_t size, room;
-  int calls, fail_at;
-} bytes;
-
 static void *no_null(void *block)
 {
   if (!block) {
@@ -80,63 +44,12 @@ static void *no_null(void *block)
   return block;
 }
 
-static int append(void *user, const void *from, size_t count)
-{
-  bytes *b = (bytes *)user;
-  if (++b->calls == b->fail_at) return 1;
-  if (b->size + count > b->room) {
-    b->room = 2 * (b->size + count);
-    b->data = (char *)no_null(realloc(b->data, b->room));
-  }
-  if (count) memcpy(b->data + b->size, from, count);
-  b->size += count;
-  return 0;
-}
-
-static int read_back(void *user, uint64_t offset, void *to, size_t count)
-{
-  bytes *b = (bytes *)user;
-  if (++b->calls == b->fail_at) return 1;
-  if (offset > b->size || count > b->size - offset) return 1;
-  memcpy(to, b->data + offset, count);
-  return 0;
-}
-
-static igpt_sink sink_of(bytes *b)
-{
-  igpt_sink sink;
-  sink.write = append;
-  sink.user = b;
-  return sink;
-}
-
-static igpt_source source_of(bytes *b)
-{
-  igpt_source source;
-  memset(&source, 0, sizeof source);
-  source.read = read_back;
-  source.user = b;
-  source.size = b->size;
-  return source;
-}
-
-static void clear(bytes *b)
-{
-  free(b->data);
-  memset(b, 0, sizeof *b);
-}
-
 /* All that follows the first 8 bytes is header, so far: they become its length. */
-static void put_length(bytes *file)
+static void put_length(paper *file)
 {
   const uint64_t length = file->size - 8;
   int i;
   for (i = 0; i < 8; i++) file->data[i] = (char)(length >> 8 * i & 255);
-}
-
-static int same_bytes(const bytes *a, const bytes *b)
-{
-  return a->size == b->size && memcmp(a->data, b->data, a->size) == 0;
 }
 
 /* ---- small models -------------------------------------------------------------------------- */
@@ -184,7 +97,7 @@ static void set_palette(igpt_model *model)
   CHECK_INT(igpt_model_set_palette(model, &palette), IGPT_OK);
 }
 
-static igpt_result read_bytes(igpt_model **out, const bytes *file, const igpt_model_desc *desc)
+static igpt_result read_bytes(igpt_model **out, const paper *file, const igpt_model_desc *desc)
 {
   igpt_source source;
   igpt_result result;
@@ -202,9 +115,9 @@ static igpt_result read_bytes(igpt_model **out, const bytes *file, const igpt_mo
   return result;
 }
 
-static void write_bytes(bytes *file, const igpt_model *model)
+static void write_bytes(paper *file, const igpt_model *model)
 {
-  igpt_sink sink = sink_of(file);
+  igpt_sink sink = paper_sink(file);
   CHECK_INT(igpt_model_write(model, &sink), IGPT_OK);
 }
 
@@ -232,7 +145,7 @@ TEST(round_trip_is_byte_equal)
       for (palette = 0; palette < 2; palette++) {
         igpt_model_desc desc = small_desc(), none = quiet();
         igpt_model *model, *back;
-        bytes first = { 0 }, second = { 0 };
+        paper first = { 0 }, second = { 0 };
         desc.config.objective = (igpt_objective)objective;
         desc.config.classes = classes;
         desc.config.biases = classes > 0;
@@ -248,12 +161,12 @@ TEST(round_trip_is_byte_equal)
           CHECK(memcmp(&model->palette, &back->palette, sizeof model->palette) == 0);
           CHECK(back->step == UINT64_MAX - 3);
           write_bytes(&second, back);
-          CHECK(same_bytes(&first, &second));
+          CHECK(paper_same(&first, &second));
         }
         igpt_model_destroy(back);
         igpt_model_destroy(model);
-        clear(&first);
-        clear(&second);
+        paper_clear(&first);
+        paper_clear(&second);
       }
 }
 
@@ -262,8 +175,8 @@ TEST(two_bytes_a_weight)
 {
   igpt_model_desc desc = small_desc(), none = quiet();
   igpt_model *model, *back;
-  bytes whole = { 0 }, first = { 0 }, second = { 0 };
-  igpt_sink sink = sink_of(&first), again = sink_of(&second);
+  paper whole = { 0 }, first = { 0 }, second = { 0 };
+  igpt_sink sink = paper_sink(&first), again = paper_sink(&second);
   size_t i, n, wrong = 0;
   desc.config.classes = 3;
   model = make(&desc);
@@ -283,7 +196,7 @@ TEST(two_bytes_a_weight)
     CHECK(memcmp(&model->palette, &back->palette, sizeof model->palette) == 0);
     CHECK(memcmp(&model->config, &back->config, sizeof model->config) == 0 && back->step == 7);
     CHECK_INT(igpt_model_write_bf16(back, &again), IGPT_OK);
-    CHECK(same_bytes(&first, &second));
+    CHECK(paper_same(&first, &second));
   }
   model->log = none.log;
   model->scalars[n - 1] = 3.4e38f;          /* finite, and not when it is rounded up */
@@ -293,9 +206,9 @@ TEST(two_bytes_a_weight)
   CHECK_INT(igpt_model_write_bf16(model, NULL), IGPT_BAD_ARGUMENT);
   igpt_model_destroy(back);
   igpt_model_destroy(model);
-  clear(&whole);
-  clear(&first);
-  clear(&second);
+  paper_clear(&whole);
+  paper_clear(&first);
+  paper_clear(&second);
 }
 
 /* Decimals of floats: shortest, and the same bits back, over all magnitudes. */
@@ -340,7 +253,7 @@ TEST(every_prefix_and_one_more_byte)
 {
   igpt_model_desc desc = small_desc(), none = quiet();
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 }, part;
+  paper file = { 0 }, part;
   int accepted = 0;
   set_palette(model);
   write_bytes(&file, model);
@@ -349,17 +262,17 @@ TEST(every_prefix_and_one_more_byte)
     igpt_model_destroy(back);
   }
   CHECK_INT(accepted, 0);
-  append(&file, "", 1);
+  paper_write(&file, "", 1);
   CHECK_INT(read_bytes(&back, &file, &none), IGPT_BAD_FILE);
   igpt_model_destroy(model);
-  clear(&file);
+  paper_clear(&file);
 }
 
 TEST(every_header_byte_changed)
 {
   igpt_model_desc desc = small_desc(), none = quiet();
   igpt_model *model, *back, *again;
-  bytes file = { 0 }, copy = { 0 };
+  paper file = { 0 }, copy = { 0 };
   size_t header, i;
   int how, accepted = 0;
   desc.config.layers = 1;
@@ -388,32 +301,32 @@ TEST(every_header_byte_changed)
     }
   CHECK(accepted > 0 && accepted < (int)header);
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&copy);
+  paper_clear(&file);
+  paper_clear(&copy);
 }
 
 /* The file with the first `find` of its header (every one, if `all`) replaced, and the length of
    the header mended. 0 if there is none. */
-static int edit(bytes *out, const bytes *file, const char *find, const char *replace, int all)
+static int edit(paper *out, const paper *file, const char *find, const char *replace, int all)
 {
   const size_t header = (size_t)(unsigned char)file->data[0] +
                         256 * (size_t)(unsigned char)file->data[1];
   const size_t n = strlen(find);
   size_t i;
   int found = 0;
-  clear(out);
-  append(out, "12345678", 8);
+  paper_clear(out);
+  paper_write(out, "12345678", 8);
   for (i = 0; i < header;) {
     if ((all || !found) && i + n <= header && memcmp(file->data + 8 + i, find, n) == 0) {
-      append(out, replace, strlen(replace));
+      paper_write(out, replace, strlen(replace));
       found = 1;
       i += n;
     } else {
-      append(out, file->data + 8 + i++, 1);
+      paper_write(out, file->data + 8 + i++, 1);
     }
   }
   put_length(out);
-  append(out, file->data + 8 + header, file->size - 8 - header);
+  paper_write(out, file->data + 8 + header, file->size - 8 - header);
   return found;
 }
 
@@ -541,7 +454,7 @@ TEST(damages_and_their_sentences)
 {
   igpt_model_desc desc = small_desc(), none = quiet();
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 }, broken = { 0 };
+  paper file = { 0 }, broken = { 0 };
   size_t i;
   set_palette(model);
   write_bytes(&file, model);
@@ -558,8 +471,8 @@ TEST(damages_and_their_sentences)
     igpt_model_destroy(back);
   }
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&broken);
+  paper_clear(&file);
+  paper_clear(&broken);
 }
 
 /* Headers that are nothing but depth, or long, or of a length that lies. */
@@ -577,58 +490,57 @@ TEST(depth_and_length)
   igpt_model_desc none = quiet();
   igpt_model *back;
   igpt_source source;
-  bytes file = { 0 };
-  meter m;
+  paper file = { 0 };
+  purse m;
   size_t i, j;
   for (i = 0; i < COUNT(ends); i++) {           /* a header that ends within a name, or behind it */
-    clear(&file);
-    append(&file, "\0\0\0\0\0\0\0\0", 8);
-    append(&file, ends[i], strlen(ends[i]));
+    paper_clear(&file);
+    paper_write(&file, "\0\0\0\0\0\0\0\0", 8);
+    paper_write(&file, ends[i], strlen(ends[i]));
     put_length(&file);
     CHECK_INT(read_bytes(&back, &file, &none), IGPT_BAD_FILE);
   }
   for (i = 0; i < COUNT(units); i++) {
-    clear(&file);
-    append(&file, "\0\0\0\0\0\0\0\0", 8);
-    for (j = 0; j < 100000; j++) append(&file, units[i], strlen(units[i]));
+    paper_clear(&file);
+    paper_write(&file, "\0\0\0\0\0\0\0\0", 8);
+    for (j = 0; j < 100000; j++) paper_write(&file, units[i], strlen(units[i]));
     put_length(&file);
     CHECK_INT(read_bytes(&back, &file, &none), IGPT_BAD_FILE);
   }
   for (i = 0; i < COUNT(lengths); i++) {
-    clear(&file);
+    paper_clear(&file);
     for (j = 0; j < 8; j++) {
       const char byte = (char)(lengths[i] >> 8 * j & 255);
-      append(&file, &byte, 1);
+      paper_write(&file, &byte, 1);
     }
-    append(&file, "{}  ", 4);
+    paper_write(&file, "{}  ", 4);
     CHECK(read_bytes(&back, &file, &none) != IGPT_OK);
     /* of a file that is said to be long enough: what is too long takes no memory, the rest gives
        it back */
-    memset(&m, 0, sizeof m);
-    none.allocator = metered(&m);
-    source = source_of(&file);
+    none.allocator = purse_allocator(&m);
+    source = paper_source(&file);
     source.size = UINT64_MAX;
     CHECK(igpt_model_read(&back, &source, &none) != IGPT_OK);
     CHECK_INT(m.calls, lengths[i] >= 2 && lengths[i] <= 100000000);
-    CHECK_INT(m.live, 0);
+    CHECK_INT(m.held, 0);
     memset(&none.allocator, 0, sizeof none.allocator);
   }
-  clear(&file);
+  paper_clear(&file);
 }
 
 /* ---- values -------------------------------------------------------------------------------- */
 
 /* Where the numbers of a tensor are in the file. */
-static size_t place_of(const bytes *file, const char *name)
+static size_t place_of(const paper *file, const char *name)
 {
   igpt__file *header = NULL;
   igpt_allocator allocator;
   igpt_source source;
-  bytes copy = *file;
+  paper copy = *file;
   size_t place = 0;
   memset(&allocator, 0, sizeof allocator);
   igpt__allocator_resolve(&allocator, NULL);
-  source = source_of(&copy);
+  source = paper_source(&copy);
   CHECK_INT(igpt__file_begin(&header, &source, &allocator, NULL), IGPT_OK);
   if (header) {
     const igpt__entry *entry = igpt__find(header, name);
@@ -646,7 +558,7 @@ TEST(numbers_that_are_refused)
   static const char *const biases[] = { "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj" };
   igpt_model_desc desc = small_desc(), none = quiet(), ask = quiet();
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 };
+  paper file = { 0 };
   size_t i, at;
   char old[4];
   write_bytes(&file, model);
@@ -689,33 +601,33 @@ TEST(numbers_that_are_refused)
   CHECK_INT(read_bytes(&back, &file, &none), IGPT_OK);
   igpt_model_destroy(back);
   igpt_model_destroy(model);
-  clear(&file);
+  paper_clear(&file);
 }
 
 /* A file as others write it: no igpt keys, no biases, any of three types, tensors backwards. */
-static void write_foreign(bytes *out, const igpt_model *model, const char *dtype, const char *skip)
+static void write_foreign(paper *out, const igpt_model *model, const char *dtype, const char *skip)
 {
   char text[256];
   size_t i, at = 0;
   const size_t size = strcmp(dtype, "F32") == 0 ? 4 : 2, n = igpt_model_tensors(model);
   int j;
   igpt_tensor tensor;
-  clear(out);
-  append(out, "12345678{", 9);
+  paper_clear(out);
+  paper_write(out, "12345678{", 9);
   for (i = n; i-- > 0;) {
     igpt_model_tensor_at(model, &tensor, i);
     if (skip && strcmp(tensor.name, skip) == 0) continue;
     sprintf(text, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%lu", at ? "," : "", tensor.name, dtype,
             (unsigned long)tensor.shape[0]);
-    append(out, text, strlen(text));
+    paper_write(out, text, strlen(text));
     sprintf(text, ",%lu", (unsigned long)tensor.shape[1]);
-    if (tensor.rank == 2) append(out, text, strlen(text));
+    if (tensor.rank == 2) paper_write(out, text, strlen(text));
     sprintf(text, "],\"data_offsets\":[%lu,%lu]}", (unsigned long)at,
             (unsigned long)(at + tensor.count * size));
-    append(out, text, strlen(text));
+    paper_write(out, text, strlen(text));
     at += tensor.count * size;
   }
-  append(out, "}", 1);
+  paper_write(out, "}", 1);
   put_length(out);
   for (i = n; i-- > 0;) {
     size_t k;
@@ -729,7 +641,7 @@ static void write_foreign(bytes *out, const igpt_model *model, const char *dtype
       if (strcmp(dtype, "F16") == 0)                        /* normal halves, by construction */
         bits = (bits >> 16 & 0x8000u) | ((bits >> 23 & 255u) - 112) << 10 | (bits >> 13 & 0x3ffu);
       for (j = 0; j < 4; j++) four[j] = (unsigned char)(bits >> 8 * j & 255);
-      append(out, four, size);
+      paper_write(out, four, size);
     }
   }
 }
@@ -739,7 +651,7 @@ TEST(files_of_others)
   static const char *const dtypes[] = { "F32", "F16", "BF16" };
   igpt_model_desc desc = small_desc(), ask = quiet();
   igpt_model *model, *back;
-  bytes file = { 0 };
+  paper file = { 0 };
   size_t i;
   desc.config.classes = 3;
   model = make(&desc);
@@ -802,7 +714,7 @@ TEST(files_of_others)
   }
   igpt_model_destroy(back);
   igpt_model_destroy(model);
-  clear(&file);
+  paper_clear(&file);
 }
 
 /* Each of their classes knows one head: the file for it has that one alone, and is one of ours. */
@@ -811,15 +723,15 @@ TEST(files_for_others)
   static const char *const heads[] = { "lm_head.weight", "score.weight" };
   igpt_model_desc desc = small_desc(), none = quiet();
   igpt_model *model, *back;
-  bytes file = { 0 }, first = { 0 };
-  igpt_sink sink = sink_of(&file);
+  paper file = { 0 }, first = { 0 };
+  igpt_sink sink = paper_sink(&file);
   size_t i;
   int classifier;
   desc.config.classes = 3;
   model = make(&desc);
   set_palette(model);
   for (classifier = 0; classifier < 2; classifier++) {
-    clear(&file);
+    paper_clear(&file);
     CHECK_INT(igpt_model_write_hf(model, &sink, classifier), IGPT_OK);
     CHECK(edit(&first, &file, heads[classifier], "", 0));
     CHECK(!edit(&first, &file, heads[!classifier], "", 0));
@@ -843,19 +755,19 @@ TEST(files_for_others)
   desc.config.classes = 0;
   model = make(&desc);
   CHECK_INT(igpt_model_write_hf(model, &sink, 1), IGPT_UNTRAINED_HEAD);
-  clear(&file);                   /* what has no class head is the usual file */
+  paper_clear(&file);                   /* what has no class head is the usual file */
   CHECK_INT(igpt_model_write_hf(model, &sink, 0), IGPT_OK);
-  clear(&first);
+  paper_clear(&first);
   write_bytes(&first, model);
-  CHECK(same_bytes(&file, &first));
+  CHECK(paper_same(&file, &first));
   igpt_model_destroy(model);
   desc.config.objective = IGPT_BERT;
   model = make(&desc);
   CHECK_INT(igpt_model_write_hf(model, &sink, 0), IGPT_WRONG_OBJECTIVE);
   CHECK(strstr(last, "BERT") != NULL);
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&first);
+  paper_clear(&file);
+  paper_clear(&first);
 }
 
 /* What others trained: biases in any order, or some of them, which the rest follows as zeros. */
@@ -864,7 +776,7 @@ TEST(biases_of_others)
   igpt_model_desc desc = small_desc(), ask = quiet(), none = quiet();
   igpt_model *model, *back;
   igpt_tensor tensor;
-  bytes file = { 0 }, edited = { 0 };
+  paper file = { 0 }, edited = { 0 };
   desc.config.biases = 1;
   model = make(&desc);
   ask.config.heads = 2;
@@ -888,14 +800,14 @@ TEST(biases_of_others)
   CHECK(edit(&edited, &file, "\"shape\":[32],", "\"shape\":[8,4],", 0));
   CHECK_INT(read_bytes(&back, &edited, &ask), IGPT_MISMATCH);
   CHECK(strstr(last, "mlp.c_fc.bias has shape [8, 4]") != NULL);
-  clear(&file);
+  paper_clear(&file);
   write_bytes(&file, model);
   CHECK(edit(&edited, &file, "\"igpt.biases\":\"1\"", "\"igpt.biases\":\"2\"", 0));
   CHECK_INT(read_bytes(&back, &edited, &none), IGPT_MISMATCH);
   CHECK(strstr(last, "igpt.biases") != NULL);
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&edited);
+  paper_clear(&file);
+  paper_clear(&edited);
 }
 
 TEST(halves)
@@ -920,7 +832,7 @@ TEST(what_is_asked_must_agree)
                                        "classes" };
   igpt_model_desc desc = small_desc(), ask;
   igpt_model *model, *back;
-  bytes file = { 0 };
+  paper file = { 0 };
   int i;
   desc.config.classes = 3;
   model = make(&desc);
@@ -963,7 +875,7 @@ TEST(what_is_asked_must_agree)
   }
   igpt_model_destroy(back);
   igpt_model_destroy(model);
-  clear(&file);
+  paper_clear(&file);
 }
 
 /* A palette name that was cut inside a character must not spoil the file. */
@@ -971,7 +883,7 @@ TEST(palette_names)
 {
   igpt_model_desc desc = small_desc(), none = quiet();
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 }, again = { 0 };
+  paper file = { 0 }, again = { 0 };
   int i;
   set_palette(model);
   for (i = 0; i < 58; i++) model->palette.name[i] = (char)(i + 1);
@@ -986,17 +898,17 @@ TEST(palette_names)
     file.size = 0;
     write_bytes(&file, model);
     write_bytes(&again, back);
-    CHECK(same_bytes(&file, &again));
+    CHECK(paper_same(&file, &again));
   }
   igpt_model_destroy(back);
   model->palette.centre[2][1] = (float)HUGE_VAL;
   {
-    igpt_sink sink = sink_of(&file);
+    igpt_sink sink = paper_sink(&file);
     CHECK_INT(igpt_model_write(model, &sink), IGPT_NOT_FINITE);
   }
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&again);
+  paper_clear(&file);
+  paper_clear(&again);
 }
 
 /* ---- borrowed weights ---------------------------------------------------------------------- */
@@ -1007,7 +919,7 @@ typedef struct constant {
   size_t size;
 } constant;
 
-static igpt_source constant_of(constant *to, const bytes *file, size_t shift)
+static igpt_source constant_of(constant *to, const paper *file, size_t shift)
 {
   igpt_source source;
   memset(&source, 0, sizeof source);
@@ -1077,11 +989,11 @@ TEST(borrowed_weights_give_the_same_bits)
     for (classes = 0; classes < 4; classes += 3) {
       igpt_model_desc desc = small_desc(), ask = quiet();
       igpt_model *model, *copy, *lent = NULL;
-      bytes file = { 0 }, again = { 0 }, half = { 0 }, half_again = { 0 };
-      igpt_sink sink = sink_of(&half), sink_again = sink_of(&half_again);
+      paper file = { 0 }, again = { 0 }, half = { 0 }, half_again = { 0 };
+      igpt_sink sink = paper_sink(&half), sink_again = paper_sink(&half_again);
       igpt_source source;
       constant array;
-      meter m;
+      purse m;
       size_t whole, needed, i;
       char *memory;
       desc.config.objective = (igpt_objective)objective;
@@ -1097,8 +1009,7 @@ TEST(borrowed_weights_give_the_same_bits)
       CHECK_INT(igpt_model_bytes(&needed, &desc), IGPT_OK);
       CHECK_INT((whole - needed) / 64, (4 * igpt_model_parameters(model) + 63) / 64);
       memory = (char *)no_null(malloc(needed));
-      memset(&m, 0, sizeof m);
-      ask.allocator = metered(&m);
+      ask.allocator = purse_allocator(&m);
       ask.borrow = 1;
       ask.memory = memory;
       ask.memory_bytes = needed - 1;
@@ -1107,7 +1018,7 @@ TEST(borrowed_weights_give_the_same_bits)
       ask.memory_bytes = needed;
       CHECK_INT(igpt_model_read(&lent, &source, &ask),
                 igpt__big_endian() ? IGPT_UNSUPPORTED : IGPT_OK);
-      CHECK_INT(m.live, 0);
+      CHECK_INT(m.held, 0);
       if (lent) {
         for (i = 0; i < igpt_model_tensors(lent); i++) {
           igpt_tensor of_copy, of_lent;
@@ -1127,10 +1038,10 @@ TEST(borrowed_weights_give_the_same_bits)
           CHECK(memcmp(&by_copy, &by_lent, sizeof by_copy) == 0);
         }
         write_bytes(&again, lent);
-        CHECK(same_bytes(&file, &again));
+        CHECK(paper_same(&file, &again));
         CHECK_INT(igpt_model_write_bf16(copy, &sink), IGPT_OK);
         CHECK_INT(igpt_model_write_bf16(lent, &sink_again), IGPT_OK);
-        CHECK(same_bytes(&half, &half_again));
+        CHECK(paper_same(&half, &half_again));
       }
       igpt_model_destroy(lent);
       igpt_model_destroy(copy);
@@ -1138,10 +1049,10 @@ TEST(borrowed_weights_give_the_same_bits)
       CHECK(memcmp(array.base, file.data, file.size) == 0);
       constant_free(&array);
       free(memory);
-      clear(&file);
-      clear(&again);
-      clear(&half);
-      clear(&half_again);
+      paper_clear(&file);
+      paper_clear(&again);
+      paper_clear(&half);
+      paper_clear(&half_again);
     }
 }
 
@@ -1151,11 +1062,11 @@ TEST(what_cannot_be_borrowed)
   igpt_session_desc work;
   igpt_session *session;
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 }, half = { 0 };
-  igpt_sink sink = sink_of(&half);
+  paper file = { 0 }, half = { 0 };
+  igpt_sink sink = paper_sink(&half);
   igpt_source source;
   constant array;
-  meter m;
+  purse m;
   size_t shift;
   write_bytes(&file, model);
   CHECK_INT(igpt_model_write_bf16(model, &sink), IGPT_OK);
@@ -1163,10 +1074,9 @@ TEST(what_cannot_be_borrowed)
   CHECK_INT(igpt_model_create(&back, &desc), IGPT_BAD_ARGUMENT);
   CHECK(back == NULL && strstr(last, "igpt_model_create has nothing to borrow") != NULL);
 
-  memset(&m, 0, sizeof m);
-  ask.allocator = metered(&m);
+  ask.allocator = purse_allocator(&m);
   ask.borrow = 1;
-  source = source_of(&file);                    /* through a callback */
+  source = paper_source(&file);                    /* through a callback */
   CHECK_INT(igpt_model_read(&back, &source, &ask), IGPT_BAD_ARGUMENT);
   CHECK(back == NULL && strstr(last, "the source is not in memory") != NULL);
   if (igpt__big_endian()) {
@@ -1213,10 +1123,10 @@ TEST(what_cannot_be_borrowed)
     CHECK(back == NULL && strstr(last, "h.1.mlp.c_proj.weight: number 5 is inf") != NULL);
     constant_free(&array);
   }
-  CHECK_INT(m.live, 0);
+  CHECK_INT(m.held, 0);
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&half);
+  paper_clear(&file);
+  paper_clear(&half);
 }
 
 /* ---- when the host fails ------------------------------------------------------------------- */
@@ -1225,20 +1135,19 @@ TEST(every_allocation_fails_once)
 {
   igpt_model_desc desc = small_desc(), ask = quiet();
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 };
-  meter m;
+  paper file = { 0 };
+  purse m;
   int n, needed = 0;
   write_bytes(&file, model);
   for (n = 0; n < 10; n++) {
     igpt_result result;
-    memset(&m, 0, sizeof m);
-    m.fail_at = n;
-    ask.allocator = metered(&m);
+    ask.allocator = purse_allocator(&m);
+    m.fail_at = n - 1;
     result = read_bytes(&back, &file, &ask);
     if (n == 0) needed = m.calls;
     CHECK_INT(result, n >= 1 && n <= needed ? IGPT_OUT_OF_MEMORY : IGPT_OK);
     igpt_model_destroy(back);
-    CHECK_INT(m.live, 0);
+    CHECK_INT(m.held, 0);
   }
   CHECK_INT(needed, 2);                         /* the header's block and the model */
 
@@ -1250,35 +1159,35 @@ TEST(every_allocation_fails_once)
     memory = (char *)no_null(malloc(size));
     ask.memory = memory;
     ask.memory_bytes = size;
-    memset(&m, 0, sizeof m);
+    ask.allocator = purse_allocator(&m);
     CHECK_INT(read_bytes(&back, &file, &ask), IGPT_OK);
     if (back) CHECK(same_weights(model, back));
     igpt_model_destroy(back);
-    CHECK_INT(m.live, 0);
+    CHECK_INT(m.held, 0);
     CHECK_INT(m.calls, 1);
     ask.memory_bytes = size - 1;
     CHECK_INT(read_bytes(&back, &file, &ask), IGPT_OUT_OF_MEMORY);
-    CHECK_INT(m.live, 0);
+    CHECK_INT(m.held, 0);
     free(memory);
   }
   igpt_model_destroy(model);
-  clear(&file);
+  paper_clear(&file);
 }
 
 TEST(every_read_and_write_fails_once)
 {
   igpt_model_desc desc = small_desc(), ask = quiet();
   igpt_model *model = make(&desc), *back;
-  bytes file = { 0 }, whole = { 0 };
+  paper file = { 0 }, whole = { 0 };
   igpt_source source;
-  igpt_sink sink = sink_of(&file);
-  meter m;
+  igpt_sink sink = paper_sink(&file);
+  purse m;
   int n, needed, half;
   set_palette(model);
   CHECK_INT(igpt_model_write(model, &sink), IGPT_OK);
   needed = file.calls;
   CHECK(needed > 10);
-  append(&whole, file.data, file.size);
+  paper_write(&whole, file.data, file.size);
   for (n = 1; n <= needed; n++) {
     file.size = 0;
     file.calls = 0;
@@ -1287,16 +1196,15 @@ TEST(every_read_and_write_fails_once)
     CHECK_INT(file.calls, n);                   /* none after the failure */
     CHECK(strstr(last, "writing failed") != NULL);
   }
-  memset(&m, 0, sizeof m);
-  ask.allocator = metered(&m);
+  ask.allocator = purse_allocator(&m);
   for (half = 0; half < 2; half++) {            /* four bytes a weight, and two */
     if (half) {
-      clear(&whole);
-      sink = sink_of(&whole);
+      paper_clear(&whole);
+      sink = paper_sink(&whole);
       CHECK_INT(igpt_model_write_bf16(model, &sink), IGPT_OK);
     }
     whole.calls = whole.fail_at = 0;
-    source = source_of(&whole);
+    source = paper_source(&whole);
     CHECK_INT(igpt_model_read(&back, &source, &ask), IGPT_OK);
     igpt_model_destroy(back);
     needed = whole.calls;
@@ -1307,7 +1215,7 @@ TEST(every_read_and_write_fails_once)
       CHECK_INT(igpt_model_read(&back, &source, &ask), IGPT_READ_ERROR);
       CHECK(back == NULL);
       CHECK_INT(whole.calls, n);
-      CHECK_INT(m.live, 0);
+      CHECK_INT(m.held, 0);
     }
   }
   memset(&source, 0, sizeof source);
@@ -1317,8 +1225,8 @@ TEST(every_read_and_write_fails_once)
   CHECK_INT(igpt_model_write(model, NULL), IGPT_BAD_ARGUMENT);
   CHECK_INT(igpt_model_write(NULL, &sink), IGPT_BAD_ARGUMENT);
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&whole);
+  paper_clear(&file);
+  paper_clear(&whole);
 }
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
@@ -1403,9 +1311,9 @@ static int same_run(const run *a, const run *b)
          memcmp(a->session->moment2, b->session->moment2, P) == 0;
 }
 
-static igpt_result write_checkpoint(bytes *file, const run *r, const igpt_progress *progress)
+static igpt_result write_checkpoint(paper *file, const run *r, const igpt_progress *progress)
 {
-  igpt_sink sink = sink_of(file);
+  igpt_sink sink = paper_sink(file);
   file->size = 0;
   file->calls = 0;
   return igpt_checkpoint_write(r->session, r->model, progress, &sink);
@@ -1418,7 +1326,7 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
     for (classes = 0; classes < 3; classes += 2) {
       igpt_model_desc desc = small_desc(), none = quiet();
       igpt_progress progress = odd_progress(), back;
-      bytes file = { 0 }, again = { 0 }, plain = { 0 }, from_checkpoint = { 0 };
+      paper file = { 0 }, again = { 0 }, plain = { 0 }, from_checkpoint = { 0 };
       igpt_source source;
       igpt_model *model;
       run a, b;
@@ -1436,7 +1344,7 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
       run_steps(&b, 5, 1);
       b.session->gradient[1] = 3;               /* left behind by a call that was cancelled */
       memset(&back, 0x55, sizeof back);
-      source = source_of(&file);
+      source = paper_source(&file);
       CHECK_INT(igpt_checkpoint_read(b.session, b.model, &back, &source), IGPT_OK);
       CHECK(same_run(&a, &b));
       CHECK(memcmp(&progress, &back, sizeof back) == 0);
@@ -1445,7 +1353,7 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
         if (b.session->gradient[i] != 0) break;
       CHECK(i == P);
       CHECK_INT(write_checkpoint(&again, &b, &back), IGPT_OK);
-      CHECK(same_bytes(&file, &again));
+      CHECK(paper_same(&file, &again));
       run_steps(&a, 3, 3);
       run_steps(&b, 3, 3);
       CHECK(same_run(&a, &b));
@@ -1455,18 +1363,18 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
       write_bytes(&plain, a.model);
       CHECK_INT(read_bytes(&model, &file, &none), IGPT_OK);
       if (model) write_bytes(&from_checkpoint, model);
-      CHECK(same_bytes(&plain, &from_checkpoint));
+      CHECK(paper_same(&plain, &from_checkpoint));
       igpt_model_destroy(model);
 
       /* but a model is no checkpoint */
-      source = source_of(&plain);
+      source = paper_source(&plain);
       CHECK_INT(igpt_checkpoint_read(a.session, a.model, NULL, &source), IGPT_BAD_FILE);
       run_close(&a);
       run_close(&b);
-      clear(&file);
-      clear(&again);
-      clear(&plain);
-      clear(&from_checkpoint);
+      paper_clear(&file);
+      paper_clear(&again);
+      paper_clear(&plain);
+      paper_clear(&from_checkpoint);
     }
 }
 
@@ -1501,7 +1409,7 @@ TEST(a_bad_checkpoint_changes_nothing)
   };
   igpt_model_desc desc = small_desc();
   igpt_progress progress = odd_progress(), untouched;
-  bytes file = { 0 }, before = { 0 }, after = { 0 }, broken = { 0 };
+  paper file = { 0 }, before = { 0 }, after = { 0 }, broken = { 0 };
   igpt_source source;
   size_t i;
   run a = run_open(&desc), b;
@@ -1518,30 +1426,30 @@ TEST(a_bad_checkpoint_changes_nothing)
     char old[4];
     memcpy(old, file.data + at, 4);
     memcpy(file.data + at, wrong[i].bits, 4);
-    source = source_of(&file);
+    source = paper_source(&file);
     CHECK_INT(igpt_checkpoint_read(b.session, b.model, &progress, &source), IGPT_NOT_FINITE);
     CHECK(strstr(last, wrong[i].tensor) != NULL);
     memcpy(file.data + at, old, 4);
     CHECK_INT(write_checkpoint(&after, &b, NULL), IGPT_OK);
-    CHECK(same_bytes(&before, &after));
+    CHECK(paper_same(&before, &after));
   }
   for (i = 0; i < COUNT(edits); i++) {
     igpt_result result;
     CHECK(edit(&broken, &file, edits[i].find, edits[i].replace, 0));
-    source = source_of(&broken);
+    source = paper_source(&broken);
     last[0] = 0;
     result = igpt_checkpoint_read(b.session, b.model, &progress, &source);
     if (result != edits[i].expected) printf("%s: %d, \"%s\"\n", edits[i].find, (int)result, last);
     CHECK_INT(result, edits[i].expected);
     CHECK(strstr(last, edits[i].sentence) != NULL);
     CHECK_INT(write_checkpoint(&after, &b, NULL), IGPT_OK);
-    CHECK(same_bytes(&before, &after));
+    CHECK(paper_same(&before, &after));
   }
   CHECK(memcmp(&progress, &untouched, sizeof progress) == 0);
   {                               /* one whose biases are not what it says */
     const size_t at = place_of(&file, "transformer.h.1.mlp.c_fc.bias") + 4;
     file.data[at + 3] = 0x3f;
-    source = source_of(&file);
+    source = paper_source(&file);
     CHECK_INT(igpt_checkpoint_read(b.session, b.model, &progress, &source), IGPT_MISMATCH);
     CHECK(strstr(last, "config.biases is 0, and the file has 1") != NULL);
     file.data[at + 3] = 0;
@@ -1558,14 +1466,14 @@ TEST(a_bad_checkpoint_changes_nothing)
     if (i == 3) other.config.rows = 3, other.config.columns = 2;
     if (i == 4) other.config.heads = 4;
     c = run_open(&other);
-    source = source_of(&file);
+    source = paper_source(&file);
     last[0] = 0;
     CHECK_INT(igpt_checkpoint_read(c.session, c.model, &progress, &source), IGPT_MISMATCH);
     CHECK(last[0] != 0);
     if (i == 5) {                 /* and a file with biases where there are none */
       CHECK(strstr(last, "config.biases is 1, and the file has 0") != NULL);
       CHECK_INT(write_checkpoint(&broken, &c, NULL), IGPT_OK);
-      source = source_of(&broken);
+      source = paper_source(&broken);
       CHECK_INT(igpt_checkpoint_read(b.session, b.model, &progress, &source), IGPT_MISMATCH);
       CHECK(strstr(last, "config.biases is 0, and the file has 1") != NULL);
     }
@@ -1578,11 +1486,11 @@ TEST(a_bad_checkpoint_changes_nothing)
     other.config.objective = IGPT_BERT;
     c = run_open(&other);
     CHECK_INT(write_checkpoint(&broken, &c, NULL), IGPT_OK);
-    source = source_of(&broken);
+    source = paper_source(&broken);
     CHECK_INT(igpt_checkpoint_read(b.session, b.model, &progress, &source), IGPT_MISMATCH);
     CHECK(strstr(last, "config.objective is 0, and the file has 1") != NULL);
     CHECK_INT(write_checkpoint(&after, &b, NULL), IGPT_OK);
-    CHECK(same_bytes(&before, &after));
+    CHECK(paper_same(&before, &after));
     run_close(&c);
   }
   {
@@ -1592,7 +1500,7 @@ TEST(a_bad_checkpoint_changes_nothing)
     c = run_open(&other);
     CHECK_INT(write_checkpoint(&file, &c, NULL), IGPT_OK);
     CHECK(edit(&broken, &file, "\"lm_head.weight\"", "\"adam.x.lm_head\"", 0));
-    source = source_of(&broken);
+    source = paper_source(&broken);
     CHECK_INT(igpt_checkpoint_read(c.session, c.model, &progress, &source), IGPT_MISMATCH);
     CHECK(strstr(last, "lm_head.weight") != NULL);
     run_close(&c);
@@ -1607,10 +1515,10 @@ TEST(a_bad_checkpoint_changes_nothing)
   CHECK_INT(igpt_checkpoint_read(a.session, a.model, &progress, NULL), IGPT_BAD_ARGUMENT);
   run_close(&a);
   run_close(&b);
-  clear(&file);
-  clear(&before);
-  clear(&after);
-  clear(&broken);
+  paper_clear(&file);
+  paper_clear(&before);
+  paper_clear(&after);
+  paper_clear(&broken);
 }
 
 /* A source that fails in the second pass, when the copying has begun, leaves the old state; where
@@ -1623,7 +1531,7 @@ TEST(a_read_that_fails_late_leaves_the_old_state)
   for (large = 0; large < 2; large++) {
     igpt_session_desc session;
     igpt_source source;
-    bytes whole = { 0 };
+    paper whole = { 0 };
     run a, b, c;
     if (large) desc.config.width = 96;          /* of which two pixels are little */
     if (large) desc.config.rows = 1, desc.config.columns = 2;
@@ -1640,7 +1548,7 @@ TEST(a_read_that_fails_late_leaves_the_old_state)
     CHECK_INT(igpt_session_create(&c.session, c.model, &session), IGPT_OK);
     run_steps(&b, 5, 2);
     run_steps(&c, 5, 2);
-    source = source_of(&whole);
+    source = paper_source(&whole);
     whole.calls = whole.fail_at = 0;
     CHECK_INT(igpt_checkpoint_read(a.session, a.model, NULL, &source), IGPT_OK);
     needed = whole.calls;
@@ -1672,7 +1580,7 @@ TEST(a_read_that_fails_late_leaves_the_old_state)
     run_close(&a);
     run_close(&b);
     run_close(&c);
-    clear(&whole);
+    paper_clear(&whole);
     CHECK(large ? gone[1] > 10 / every : kept[0] == (needed - 1) / every + 1);
   }
 }
@@ -1681,40 +1589,40 @@ TEST(checkpoints_when_the_host_fails)
 {
   igpt_model_desc desc = small_desc();
   igpt_session_desc session;
-  bytes file = { 0 }, whole = { 0 };
+  paper file = { 0 }, whole = { 0 };
   igpt_source source;
-  meter m;
+  purse m;
   run a = run_open(&desc), b;
+  size_t held;
   int n, needed;
   run_steps(&a, 0, 2);
   CHECK_INT(write_checkpoint(&file, &a, NULL), IGPT_OK);
-  append(&whole, file.data, file.size);
+  paper_write(&whole, file.data, file.size);
   needed = file.calls;
   for (n = 1; n <= needed; n++) {
     file.fail_at = n;
     CHECK_INT(write_checkpoint(&file, &a, NULL), IGPT_WRITE_ERROR);
   }
   whole.calls = whole.fail_at = 0;
-  source = source_of(&whole);
+  source = paper_source(&whole);
   b = run_open(&desc);
   igpt_session_destroy(b.session);
-  memset(&m, 0, sizeof m);
   memset(&session, 0, sizeof session);
   session.train = 1;
   session.batch = 2;
   session.log = test_log();
-  session.allocator = metered(&m);
+  session.allocator = purse_allocator(&m);
   CHECK_INT(igpt_session_create(&b.session, b.model, &session), IGPT_OK);
+  held = m.held;                                /* the session itself */
   CHECK_INT(igpt_checkpoint_read(b.session, b.model, NULL, &source), IGPT_OK);
   needed = whole.calls;
   for (n = 1; n <= needed; n++) {
     whole.calls = 0;
     whole.fail_at = n;
     CHECK_INT(igpt_checkpoint_read(b.session, b.model, NULL, &source), IGPT_READ_ERROR);
-    CHECK_INT(m.live, 1);                       /* the session itself */
+    CHECK_INT(m.held, held);
   }
-  m.calls = 0;
-  m.fail_at = 1;
+  m.calls = m.fail_at = 0;
   whole.fail_at = 0;
   CHECK_INT(igpt_checkpoint_read(b.session, b.model, NULL, &source), IGPT_OUT_OF_MEMORY);
   CHECK_INT(igpt_checkpoint_read(b.session, b.model, NULL, &source), IGPT_OK);    /* still usable */
@@ -1723,9 +1631,9 @@ TEST(checkpoints_when_the_host_fails)
   CHECK(same_run(&a, &b));
   run_close(&a);
   run_close(&b);
-  CHECK_INT(m.live, 0);
-  clear(&file);
-  clear(&whole);
+  CHECK_INT(m.held, 0);
+  paper_clear(&file);
+  paper_clear(&whole);
 }
 #endif /* IGPT_NO_TRAIN */
 
@@ -1733,18 +1641,6 @@ TEST(checkpoints_when_the_host_fails)
 #ifndef IGPT_NO_STDIO
 
 #define PATH "build/tests/files_test.safetensors"
-
-static int on_disk(const char *path, bytes *out)
-{
-  char buffer[4096];
-  size_t n;
-  FILE *file = fopen(path, "rb");
-  clear(out);
-  if (!file) return 0;
-  while ((n = fread(buffer, 1, sizeof buffer, file)) > 0) append(out, buffer, n);
-  fclose(file);
-  return 1;
-}
 
 static igpt_result half_a_file(void *user, const igpt_sink *sink)
 {
@@ -1757,7 +1653,7 @@ TEST(a_failed_save_leaves_the_old_file)
   igpt_model_desc desc = small_desc();
   igpt_model *model = make(&desc), *back = NULL;
   igpt_log log = test_log();
-  bytes file = { 0 }, disk = { 0 };
+  paper file = { 0 }, disk = { 0 };
   igpt_result results[] = { IGPT_WRITE_ERROR, IGPT_CANCELLED, IGPT_BAD_ARGUMENT }, fine = IGPT_OK;
   igpt_source source;
   size_t i;
@@ -1771,8 +1667,8 @@ TEST(a_failed_save_leaves_the_old_file)
 
   write_bytes(&file, model);
   CHECK_INT(igpt_model_save(model, PATH), IGPT_OK);
-  CHECK(on_disk(PATH, &disk) && same_bytes(&file, &disk));
-  CHECK(!on_disk(PATH ".tmp", &disk));
+  CHECK(paper_load(&disk, PATH) && paper_same(&file, &disk));
+  CHECK(!paper_load(&disk, PATH ".tmp"));
   CHECK_INT(igpt_model_load(&back, PATH, NULL), IGPT_OK);
   if (back) CHECK(same_weights(model, back) && back->log.line == NULL);
   igpt_model_destroy(back);
@@ -1782,17 +1678,17 @@ TEST(a_failed_save_leaves_the_old_file)
 
   for (i = 0; i < COUNT(results); i++) {
     CHECK_INT(igpt_file_replace(PATH, &log, half_a_file, &results[i]), results[i]);
-    CHECK(on_disk(PATH, &disk) && same_bytes(&file, &disk));
-    CHECK(!on_disk(PATH ".tmp", &disk));
+    CHECK(paper_load(&disk, PATH) && paper_same(&file, &disk));
+    CHECK(!paper_load(&disk, PATH ".tmp"));
   }
   set_palette(model);                           /* refused after the temporary file was opened */
   model->palette.centre[0][0] = (float)HUGE_VAL;
   CHECK_INT(igpt_model_save(model, PATH), IGPT_NOT_FINITE);
   CHECK(strstr(last, PATH) != NULL);
-  CHECK(on_disk(PATH, &disk) && same_bytes(&file, &disk));
-  CHECK(!on_disk(PATH ".tmp", &disk));
+  CHECK(paper_load(&disk, PATH) && paper_same(&file, &disk));
+  CHECK(!paper_load(&disk, PATH ".tmp"));
   CHECK_INT(igpt_file_replace(PATH, &log, half_a_file, &fine), IGPT_OK);
-  CHECK(on_disk(PATH, &disk) && disk.size == 4);
+  CHECK(paper_load(&disk, PATH) && disk.size == 4);
 
   last[0] = 0;
   CHECK_INT(igpt_model_load(&back, PATH, &desc), IGPT_BAD_FILE);
@@ -1802,7 +1698,7 @@ TEST(a_failed_save_leaves_the_old_file)
   CHECK_INT(igpt_model_save(model, "build/tests"), IGPT_NOT_FINITE);
   model->palette.colours = 0;
   CHECK_INT(igpt_model_save(model, "build/tests"), IGPT_WRITE_ERROR);     /* a directory */
-  CHECK(!on_disk("build/tests.tmp", &disk));
+  CHECK(!paper_load(&disk, "build/tests.tmp"));
   CHECK_INT(igpt_model_load(&back, "build/tests/nowhere", &desc), IGPT_READ_ERROR);
   CHECK(strstr(last, "build/tests/nowhere") != NULL);
   CHECK(igpt_model_load(&back, "build/tests", &desc) != IGPT_OK);
@@ -1849,27 +1745,27 @@ TEST(a_failed_save_leaves_the_old_file)
 #endif
   remove(PATH);
   igpt_model_destroy(model);
-  clear(&file);
-  clear(&disk);
+  paper_clear(&file);
+  paper_clear(&disk);
 }
 #endif
 
 /* ---- .npy ---------------------------------------------------------------------------------- */
 
 /* A file of the given version, header text and data. */
-static void npy_file(bytes *out, int version, const char *header, const void *data, size_t size)
+static void npy_file(paper *out, int version, const char *header, const void *data, size_t size)
 {
   char start[] = { (char)0x93, 'N', 'U', 'M', 'P', 'Y', 0, 0, 0, 0, 0, 0 };
   start[6] = (char)version;
   start[8] = (char)(strlen(header) & 255);
   start[9] = (char)(strlen(header) >> 8);
-  clear(out);
-  append(out, start, version == 1 ? 10 : 12);
-  append(out, header, strlen(header));
-  append(out, data, size);
+  paper_clear(out);
+  paper_write(out, start, version == 1 ? 10 : 12);
+  paper_write(out, header, strlen(header));
+  paper_write(out, data, size);
 }
 
-static igpt_result npy_open(igpt_npy *npy, const bytes *file)
+static igpt_result npy_open(igpt_npy *npy, const paper *file)
 {
   igpt_log log = test_log();
   igpt_source source;
@@ -1894,7 +1790,7 @@ TEST(npy_types)
     { "|u1", 1, 0, 128 }, { "<u1", 1, 0, 128 }, { "|i1", 1, 0, -128 }, { "|b1", 1, 0, 1 },
     { "<u2", 2, 0x100, 0 }, { "<i2", 2, 0x100, 0 }, { ">u2", 2, 1, 0 }, { ">i2", 2, 1, 0 }
   };
-  bytes file = { 0 };
+  paper file = { 0 };
   igpt_source source;
   igpt_npy npy;
   float f[4];
@@ -1910,7 +1806,7 @@ TEST(npy_types)
     CHECK_INT(npy_open(&npy, &file), IGPT_OK);
     CHECK(npy.type == IGPT_NPY_F32 && npy.big_endian == 1 && npy.rank == 1 && npy.shape[0] == 2);
     CHECK(npy.count == 2 && npy.bytes == 8);
-    source = source_of(&file);
+    source = paper_source(&file);
     CHECK_INT(igpt_npy_read_f32(&npy, f, 0, 2, &source), IGPT_OK);
     CHECK(f[0] == 1 && f[1] == -2.5f);
     CHECK_INT(igpt_npy_read_f32(&npy, f, 1, 1, &source), IGPT_OK);
@@ -1925,12 +1821,12 @@ TEST(npy_types)
   }
   npy_file(&file, 1, "{\"shape\": (2, 1), \"fortran_order\": False, \"descr\": \"<i8\"}", i8, 16);
   CHECK_INT(npy_open(&npy, &file), IGPT_OK);
-  source = source_of(&file);
+  source = paper_source(&file);
   CHECK_INT(igpt_npy_read_i64(&npy, n, 0, 2, &source), IGPT_OK);
   CHECK(n[0] == -2 && n[1] == INT64_MIN);
   npy_file(&file, 1, "{'descr': '<u8', 'fortran_order': False, 'shape': (2,)}", i8, 16);
   CHECK_INT(npy_open(&npy, &file), IGPT_OK);
-  source = source_of(&file);
+  source = paper_source(&file);
   CHECK_INT(igpt_npy_read_i64(&npy, n, 1, 1, &source), IGPT_MISMATCH);    /* 2^63 is too much */
   CHECK_INT(igpt_npy_read_f32(&npy, f, 1, 1, &source), IGPT_OK);
   CHECK(f[0] == 9223372036854775808.0f);
@@ -1941,7 +1837,7 @@ TEST(npy_types)
             count);
     npy_file(&file, 1, header, small, 6);
     CHECK_INT(npy_open(&npy, &file), IGPT_OK);
-    source = source_of(&file);
+    source = paper_source(&file);
     CHECK_INT(igpt_npy_read_i64(&npy, n, 0, 1, &source), IGPT_OK);
     CHECK_INT(n[0], kinds[i].first);
     if (count == 6) {
@@ -1956,20 +1852,20 @@ TEST(npy_types)
   /* writing, as numpy does it */
   {
     uint16_t values[24];
-    igpt_sink sink = sink_of(&file);
+    igpt_sink sink = paper_sink(&file);
     const char expected[] = "\x93NUMPY\1\0v\0{'descr': '<u2', 'fortran_order': False, "
                             "'shape': (2, 3, 4), }";
     for (i = 0; i < 24; i++) values[i] = (uint16_t)(i * 2731);
-    clear(&file);
+    paper_clear(&file);
     CHECK_INT(igpt_npy_write(&sink, IGPT_NPY_U16, values, 3, shape), IGPT_OK);
     CHECK_INT(file.size, 128 + 48);
     CHECK(memcmp(file.data, expected, sizeof expected - 1) == 0 && file.data[127] == '\n');
     CHECK_INT(npy_open(&npy, &file), IGPT_OK);
     CHECK(npy.rank == 3 && npy.shape[2] == 4 && npy.count == 24);
-    source = source_of(&file);
+    source = paper_source(&file);
     CHECK_INT(igpt_npy_read_i64(&npy, n, 22, 2, &source), IGPT_OK);
     CHECK(n[0] == values[22] && n[1] == values[23]);
-    clear(&file);
+    paper_clear(&file);
     CHECK_INT(igpt_npy_write(&sink, IGPT_NPY_F32, f, 1, shape), IGPT_OK);
     CHECK(strstr(file.data + 10, "'shape': (2,), }") != NULL);
     for (version = 1; version <= 2; version++) {
@@ -1983,7 +1879,7 @@ TEST(npy_types)
     shape[0] = 2;
     CHECK_INT(igpt_npy_write(&sink, IGPT_NPY_F32, NULL, 1, shape), IGPT_BAD_ARGUMENT);
   }
-  clear(&file);
+  paper_clear(&file);
 }
 
 TEST(npy_that_are_refused)
@@ -2013,7 +1909,7 @@ TEST(npy_that_are_refused)
     { "", IGPT_BAD_FILE, NULL }
   };
   const float data[2] = { 1, 2 };
-  bytes file = { 0 }, part;
+  paper file = { 0 }, part;
   igpt_npy npy;
   size_t i, accepted = 0;
   int how;
@@ -2039,15 +1935,15 @@ TEST(npy_that_are_refused)
       if (npy_open(&npy, &file) == IGPT_OK) CHECK(npy.bytes == 8);
       file.data[i] = old;
     }
-  append(&file, "", 1);
+  paper_write(&file, "", 1);
   CHECK_INT(npy_open(&npy, &file), IGPT_BAD_FILE);
-  clear(&file);
+  paper_clear(&file);
 }
 
 /* ---- every machine -------------------------------------------------------------------------- */
 
 /* FNV-1a */
-static uint64_t digest_of(const bytes *file)
+static uint64_t digest_of(const paper *file)
 {
   uint64_t digest = 0xcbf29ce484222325u;
   size_t i;
@@ -2057,7 +1953,7 @@ static uint64_t digest_of(const bytes *file)
 }
 
 /* The digests below are those of x86-64, whatever machine this is. */
-static void check_digest(const char *what, const bytes *file, uint64_t expected)
+static void check_digest(const char *what, const paper *file, uint64_t expected)
 {
   const uint64_t digest = digest_of(file);
   if (digest == expected) return;
@@ -2106,8 +2002,8 @@ TEST(models_are_the_same_bytes_everywhere)
 {
   igpt_model *model = odd_model(), *back = NULL;
   igpt_model_desc none = quiet();
-  bytes whole = { 0 }, halves = { 0 };
-  igpt_sink sink = sink_of(&halves);
+  paper whole = { 0 }, halves = { 0 };
+  igpt_sink sink = paper_sink(&halves);
   size_t i, wrong = 0;
   write_bytes(&whole, model);
   check_digest("a model", &whole, 0x9e1dc96bec278a70u);
@@ -2126,8 +2022,8 @@ TEST(models_are_the_same_bytes_everywhere)
   CHECK_INT(wrong, 0);
   igpt_model_destroy(back);
   igpt_model_destroy(model);
-  clear(&whole);
-  clear(&halves);
+  paper_clear(&whole);
+  paper_clear(&halves);
 }
 
 #ifndef IGPT_NO_TRAIN
@@ -2136,7 +2032,7 @@ TEST(checkpoints_are_the_same_bytes_everywhere)
   igpt_model *odd = odd_model();
   igpt_model_desc desc = small_desc();
   igpt_progress progress = odd_progress(), back;
-  bytes file = { 0 };
+  paper file = { 0 };
   igpt_source source;
   run a, b;
   size_t P;
@@ -2151,14 +2047,14 @@ TEST(checkpoints_are_the_same_bytes_everywhere)
   CHECK_INT(write_checkpoint(&file, &a, &progress), IGPT_OK);
   check_digest("a checkpoint", &file, 0x79fc67eaed793880u);
   memset(&back, 0x55, sizeof back);
-  source = source_of(&file);
+  source = paper_source(&file);
   CHECK_INT(igpt_checkpoint_read(b.session, b.model, &back, &source), IGPT_OK);
   CHECK(same_run(&a, &b));
   CHECK(memcmp(&progress, &back, sizeof back) == 0);
   run_close(&a);
   run_close(&b);
   igpt_model_destroy(odd);
-  clear(&file);
+  paper_clear(&file);
 }
 #endif
 
@@ -2187,8 +2083,8 @@ TEST(arrays_are_the_same_bytes_everywhere)
     const char kind = types[t].name[0];
     const int bits = kind == 'b' ? 1 : kind == 'u' && types[t].bytes == 8 ? 63 : 8 * types[t].bytes;
     igpt_rng rng = igpt_rng_seed(11, 4);
-    bytes file = { 0 };
-    igpt_sink sink = sink_of(&file);
+    paper file = { 0 };
+    igpt_sink sink = paper_sink(&file);
     igpt_source source;
     igpt_npy npy;
     for (i = 0; i < MANY; i++) {
@@ -2207,7 +2103,7 @@ TEST(arrays_are_the_same_bytes_everywhere)
     check_digest(types[t].name, &file, types[t].digest);
     CHECK_INT(npy_open(&npy, &file), IGPT_OK);
     CHECK(npy.type == (igpt_npy_type)t && npy.count == MANY);
-    source = source_of(&file);
+    source = paper_source(&file);
     if (kind == 'f') {
       CHECK_INT(igpt_npy_read_f32(&npy, reals_back, 0, MANY, &source), IGPT_OK);
       CHECK(memcmp(reals, reals_back, sizeof reals) == 0);
@@ -2215,7 +2111,7 @@ TEST(arrays_are_the_same_bytes_everywhere)
       CHECK_INT(igpt_npy_read_i64(&npy, wholes_back, 0, MANY, &source), IGPT_OK);
       CHECK(memcmp(wholes, wholes_back, sizeof wholes) == 0);
     }
-    clear(&file);
+    paper_clear(&file);
   }
 }
 

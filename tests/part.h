@@ -275,28 +275,78 @@ static inline igpt_allocator purse_allocator(purse *p)
 
 /* ---- paper ----------------------------------------------------------------------------------- */
 
-typedef struct paper {            /* all that is written, one after the other */
+/* A file in memory: a sink that appends and a source that reads, of whose calls number `fail_at`
+   fails. */
+typedef struct paper {
   char *data;
   size_t size, room;
+  int calls, fail_at;             /* from 1; 0: none */
 } paper;
 
 static inline int paper_write(void *user, const void *from, size_t bytes)
 {
   paper *p = (paper *)user;
+  if (++p->calls == p->fail_at) return 1;
   if (p->size + bytes > p->room) {
     p->room = 2 * (p->size + bytes);
     p->data = (char *)realloc(p->data, p->room);
     if (!p->data) exit(2);
   }
-  memcpy(p->data + p->size, from, bytes);
+  if (bytes) memcpy(p->data + p->size, from, bytes);
   p->size += bytes;
   return 0;
 }
 
 static inline int paper_read(void *user, uint64_t offset, void *to, size_t bytes)
 {
-  memcpy(to, ((paper *)user)->data + offset, bytes);
+  paper *p = (paper *)user;
+  if (++p->calls == p->fail_at) return 1;
+  if (offset > p->size || bytes > p->size - offset) return 1;
+  memcpy(to, p->data + offset, bytes);
   return 0;
+}
+
+static inline igpt_sink paper_sink(paper *p)
+{
+  igpt_sink sink;
+  sink.write = paper_write;
+  sink.user = p;
+  return sink;
+}
+
+static inline igpt_source paper_source(paper *p)
+{
+  igpt_source source;
+  memset(&source, 0, sizeof source);
+  source.read = paper_read;
+  source.user = p;
+  source.size = p->size;
+  return source;
+}
+
+static inline int paper_same(const paper *a, const paper *b)
+{
+  return a->size == b->size && (a->size == 0 || memcmp(a->data, b->data, a->size) == 0);
+}
+
+static inline void paper_clear(paper *p)
+{
+  free(p->data);
+  memset(p, 0, sizeof *p);
+}
+
+/* The file at `path`; 0 if there is none. A device that never ends is cut short. */
+static inline int paper_load(paper *p, const char *path)
+{
+  char buffer[4096];
+  size_t n;
+  FILE *file = fopen(path, "rb");
+  paper_clear(p);
+  if (!file) return 0;
+  while (p->size < 1000000 && (n = fread(buffer, 1, sizeof buffer, file)) > 0)
+    paper_write(p, buffer, n);
+  fclose(file);
+  return 1;
 }
 
 #endif

@@ -46,16 +46,16 @@ static void checkpoint_close(checkpoint_run *r)
   igpt_model_destroy(r->model);
 }
 
-static void checkpoint_write(fuzz_bytes *to, const checkpoint_run *r, const igpt_progress *progress)
+static void checkpoint_write(paper *to, const checkpoint_run *r, const igpt_progress *progress)
 {
-  igpt_sink sink = fuzz_sink(to);
+  igpt_sink sink = paper_sink(to);
   CHECK_INT(igpt_checkpoint_write(r->session, r->model, progress, &sink), IGPT_OK);
 }
 
 static void fuzz_checkpoint(const uint8_t *data, size_t size)
 {
   checkpoint_run r;
-  fuzz_bytes bytes = { 0 }, before = { 0 }, after = { 0 }, again = { 0 };
+  paper bytes = { 0 }, before = { 0 }, after = { 0 }, again = { 0 };
   igpt_progress progress, untouched;
   igpt_source source;
   igpt_result result;
@@ -64,7 +64,7 @@ static void fuzz_checkpoint(const uint8_t *data, size_t size)
   checkpoint_write(&before, &r, NULL);
   memset(&progress, 0x55, sizeof progress);
   untouched = progress;
-  bytes.data = fuzz_exact(data, size);
+  bytes.data = (char *)fuzz_exact(data, size);
   bytes.size = size;
   source = fuzz_source(&bytes, size & 1);
   held = fuzz_live;
@@ -76,13 +76,13 @@ static void fuzz_checkpoint(const uint8_t *data, size_t size)
   fuzz_accepted = result == IGPT_OK;
   checkpoint_write(&after, &r, result ? NULL : &progress);
   if (result) {
-    CHECK(fuzz_same(&before, &after));
+    CHECK(paper_same(&before, &after));
     CHECK(memcmp(&progress, &untouched, sizeof progress) == 0);
   } else {
     source = fuzz_source(&after, 1);
     CHECK_INT(igpt_checkpoint_read(r.session, r.model, &progress, &source), IGPT_OK);
     checkpoint_write(&again, &r, &progress);
-    CHECK(fuzz_same(&after, &again));
+    CHECK(paper_same(&after, &again));
   }
   checkpoint_close(&r);
   free(bytes.data);

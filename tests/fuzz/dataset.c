@@ -86,7 +86,7 @@ static void fuzz_dataset(const uint8_t *data, size_t size)
   const size_t kind = size ? (data[0] & DATASET_KIND) % (sizeof dataset_kinds /
                                                          sizeof *dataset_kinds) : 0;
   size_t second, record = dataset_kinds[kind].record, first;
-  fuzz_bytes file = { 0 };
+  paper file = { 0 };
   dataset_desc desc;
   dataset set;
   char error[IMAGE_ERROR] = "";
@@ -98,8 +98,8 @@ static void fuzz_dataset(const uint8_t *data, size_t size)
   if (second > size - 3) second = size - 3;
   first = size - 3 - second;
   memset(&desc, 0, sizeof desc);
-  fuzz_append(&file, data + 3 + second, first);
-  while (record && data[0] & DATASET_PAD && file.size % record) fuzz_append(&file, "", 1);
+  paper_write(&file, data + 3 + second, first);
+  while (record && data[0] & DATASET_PAD && file.size % record) paper_write(&file, "", 1);
   fuzz_put(dataset_path(dataset_kinds[kind].first), file.data, file.size);
   first = file.size;
   free(file.data);

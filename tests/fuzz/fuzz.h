@@ -211,56 +211,13 @@ static void fuzz_sentence(igpt_result result, const heard *h)
   if (h->lines) CHECK(h->text[0] != 0 && h->result == result);
 }
 
-/* Bytes that are written; also a source that reads them through a callback. */
-typedef struct fuzz_bytes {
-  uint8_t *data;
-  size_t size, room;
-} fuzz_bytes;
-
-static int fuzz_append(void *user, const void *from, size_t count)
-{
-  fuzz_bytes *b = (fuzz_bytes *)user;
-  if (b->size + count > b->room) {
-    b->room = 2 * (b->size + count);
-    b->data = (uint8_t *)realloc(b->data, b->room);
-    if (!b->data) exit(2);
-  }
-  if (count) memcpy(b->data + b->size, from, count);
-  b->size += count;
-  return 0;
-}
-
-static igpt_sink fuzz_sink(fuzz_bytes *b)
-{
-  igpt_sink sink;
-  sink.write = fuzz_append;
-  sink.user = b;
-  return sink;
-}
-
-static int fuzz_copy_out(void *user, uint64_t offset, void *to, size_t count)
-{
-  const fuzz_bytes *b = (const fuzz_bytes *)user;
-  if (offset > b->size || count > b->size - offset) return 1;
-  memcpy(to, b->data + offset, count);
-  return 0;
-}
-
 /* memory 1: the block itself; 0: through the callback. */
-static igpt_source fuzz_source(fuzz_bytes *b, int memory)
+static igpt_source fuzz_source(paper *p, int memory)
 {
-  igpt_source source;
-  memset(&source, 0, sizeof source);
-  source.size = b->size;
-  source.read = memory ? NULL : fuzz_copy_out;
-  source.user = memory ? NULL : b;
-  source.memory = memory ? b->data : NULL;
+  igpt_source source = paper_source(p);
+  if (memory) source.read = NULL;
+  if (memory) source.memory = p->data;
   return source;
-}
-
-static int fuzz_same(const fuzz_bytes *a, const fuzz_bytes *b)
-{
-  return a->size == b->size && (a->size == 0 || memcmp(a->data, b->data, a->size) == 0);
 }
 
 /* ---- files on disk -------------------------------------------------------------------------- */

@@ -32,16 +32,16 @@ static void model_runs(const igpt_model *model)
 
 static void model_write_and_read(const igpt_model *model)
 {
-  fuzz_bytes first = { 0 }, second = { 0 };
-  igpt_sink sink = fuzz_sink(&first);
+  paper first = { 0 }, second = { 0 };
+  igpt_sink sink = paper_sink(&first);
   igpt_source source;
   igpt_model *again = NULL;
   CHECK_INT(igpt_model_write(model, &sink), IGPT_OK);
   source = fuzz_source(&first, 0);
   CHECK_INT(igpt_model_read(&again, &source, NULL), IGPT_OK);
-  sink = fuzz_sink(&second);
+  sink = paper_sink(&second);
   if (again) CHECK_INT(igpt_model_write(again, &sink), IGPT_OK);
-  CHECK(fuzz_same(&first, &second));
+  CHECK(paper_same(&first, &second));
   igpt_model_destroy(again);
   free(first.data);
   free(second.data);
@@ -49,10 +49,10 @@ static void model_write_and_read(const igpt_model *model)
 
 static void fuzz_model(const uint8_t *data, size_t size)
 {
-  fuzz_bytes bytes = { 0 };
+  paper bytes = { 0 };
   igpt_result results[2];
   int way, hint;
-  bytes.data = fuzz_exact(data, size);
+  bytes.data = (char *)fuzz_exact(data, size);
   bytes.size = size;
   fuzz_accepted = 0;
   for (hint = 0; hint < 2 && !fuzz_accepted; hint++) {        /* files of others do not say heads */

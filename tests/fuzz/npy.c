@@ -9,8 +9,8 @@ static void npy_elements(const igpt_npy *npy, const igpt_source *source)
   const size_t count = (size_t)npy->count, some = count < 5 ? count : 5;
   float *floats = (float *)malloc(count * sizeof(float)), few[5];
   int64_t *wholes = (int64_t *)malloc(count * sizeof(int64_t)), value;
-  fuzz_bytes copy = { 0 };
-  igpt_sink sink = fuzz_sink(&copy);
+  paper copy = { 0 };
+  igpt_sink sink = paper_sink(&copy);
   igpt_result result;
   igpt_npy again;
   size_t i;
@@ -42,10 +42,10 @@ static void npy_elements(const igpt_npy *npy, const igpt_source *source)
 
 static void fuzz_npy(const uint8_t *data, size_t size)
 {
-  fuzz_bytes bytes = { 0 };
+  paper bytes = { 0 };
   igpt_result results[2];
   int way, i;
-  bytes.data = fuzz_exact(data, size);
+  bytes.data = (char *)fuzz_exact(data, size);
   bytes.size = size;
   for (way = 0; way < 2; way++) {
     igpt_source source = fuzz_source(&bytes, way);

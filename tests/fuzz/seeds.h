@@ -8,9 +8,9 @@
 
 typedef void seeds_keep(const char *target, const char *name, const void *data, size_t size);
 
-static void seeds_text(fuzz_bytes *b, const char *text) { fuzz_append(b, text, strlen(text)); }
+static void seeds_text(paper *b, const char *text) { paper_write(b, text, strlen(text)); }
 
-static void seeds_put(seeds_keep *keep, const char *target, const char *name, fuzz_bytes *b)
+static void seeds_put(seeds_keep *keep, const char *target, const char *name, paper *b)
 {
   keep(target, name, b->data, b->size);
   b->size = 0;
@@ -46,7 +46,7 @@ static igpt_model *seeds_model(int width, int classes, igpt_objective objective,
 }
 
 /* As others write it: two heads of width 1, two bytes a number, no igpt keys, no biases. */
-static void seeds_foreign(fuzz_bytes *b, const char *dtype)
+static void seeds_foreign(paper *b, const char *dtype)
 {
   igpt_model *model = seeds_model(2, 0, IGPT_AR, 0);
   igpt_tensor tensor;
@@ -65,22 +65,22 @@ static void seeds_foreign(fuzz_bytes *b, const char *dtype)
   }
   seeds_text(b, "}");
   length = b->size - 8;
-  for (i = 0; i < 8; i++) b->data[i] = (uint8_t)(i < 4 ? length >> 8 * i & 255 : 0);
-  for (i = 0; i < at; i++) fuzz_append(b, i & 1 ? "\x3c" : "", 1);
+  for (i = 0; i < 8; i++) b->data[i] = (char)(i < 4 ? length >> 8 * i & 255 : 0);
+  for (i = 0; i < at; i++) paper_write(b, i & 1 ? "\x3c" : "", 1);
   igpt_model_destroy(model);
 }
 
 static void seeds_of_models(seeds_keep *keep)
 {
-  fuzz_bytes b = { 0 };
-  igpt_sink sink = fuzz_sink(&b);
+  paper b = { 0 };
+  igpt_sink sink = paper_sink(&b);
   int objective;
   for (objective = 0; objective < 2; objective++) {
     igpt_model *model = seeds_model(2, objective ? 2 : 0, (igpt_objective)objective, 0);
     if (igpt_model_write(model, &sink)) exit(2);
     seeds_put(keep, "model", objective ? "bert" : "ar", &b);
     if (objective) {
-      fuzz_append(&b, "\3", 1);                 /* FOLDER_MODEL */
+      paper_write(&b, "\3", 1);                 /* FOLDER_MODEL */
       if (igpt_model_write(model, &sink)) exit(2);
       seeds_put(keep, "folder", "safetensors", &b);
     }
@@ -115,7 +115,7 @@ static void seeds_of_models(seeds_keep *keep)
 
 /* ---- .npy ----------------------------------------------------------------------------------- */
 
-static void seeds_npy(fuzz_bytes *b, int version, const char *type, const char *shape,
+static void seeds_npy(paper *b, int version, const char *type, const char *shape,
                       const void *data, size_t bytes)
 {
   uint8_t start[12] = { 0x93, 'N', 'U', 'M', 'P', 'Y', 0, 0, 0, 0, 0, 0 };
@@ -124,9 +124,9 @@ static void seeds_npy(fuzz_bytes *b, int version, const char *type, const char *
                          "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }\n", type, shape);
   start[6] = (uint8_t)version;
   start[8] = (uint8_t)n;
-  fuzz_append(b, start, version == 1 ? 10 : 12);
-  fuzz_append(b, header, (size_t)n);
-  fuzz_append(b, data, bytes);
+  paper_write(b, start, version == 1 ? 10 : 12);
+  paper_write(b, header, (size_t)n);
+  paper_write(b, data, bytes);
 }
 
 static void seeds_of_npy(seeds_keep *keep)
@@ -139,7 +139,7 @@ static void seeds_of_npy(seeds_keep *keep)
     { "empty", 1, "<i2", "0, 7", 0 }
   };
   uint8_t data[32];
-  fuzz_bytes b = { 0 };
+  paper b = { 0 };
   size_t i;
   for (i = 0; i < 32; i++) data[i] = (uint8_t)(i * 37 & 0x7f);
   for (i = 0; i < sizeof list / sizeof *list; i++) {
@@ -152,14 +152,14 @@ static void seeds_of_npy(seeds_keep *keep)
 /* ---- data sets ------------------------------------------------------------------------------ */
 
 /* Kind and flags, then the second file, whose length comes first. */
-static void seeds_set(fuzz_bytes *b, int kind, const void *second, size_t count)
+static void seeds_set(paper *b, int kind, const void *second, size_t count)
 {
   uint8_t start[3];
   start[0] = (uint8_t)kind;
   start[1] = (uint8_t)(count & 255);
   start[2] = (uint8_t)(count >> 8);
-  fuzz_append(b, start, 3);
-  fuzz_append(b, second, count);
+  paper_write(b, start, 3);
+  paper_write(b, second, count);
 }
 
 static void seeds_of_sets(seeds_keep *keep)
@@ -169,29 +169,29 @@ static void seeds_of_sets(seeds_keep *keep)
   static const uint8_t labels[10] = { 0, 0, 8, 1, 0, 0, 0, 2, 7, 1 };
   static const uint8_t one_hot[8] = { 0, 1, 0, 0, 0, 0, 0, 1 };
   static uint8_t pixels[3074];
-  fuzz_bytes b = { 0 }, second = { 0 };
+  paper b = { 0 }, second = { 0 };
   size_t i;
   for (i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)(i % 10);
 
   seeds_set(&b, 0, NULL, 0);
-  fuzz_append(&b, pixels, 3073);
+  paper_write(&b, pixels, 3073);
   seeds_put(keep, "dataset", "cifar10", &b);
   seeds_set(&b, 0 + DATASET_PAD + 8 + DATASET_CROP, names, sizeof names - 1);
-  fuzz_append(&b, pixels + 3, 40);
+  paper_write(&b, pixels + 3, 40);
   seeds_put(keep, "dataset", "cifar10_names_crop", &b);
   seeds_set(&b, 1 + DATASET_PAD, NULL, 0);
-  fuzz_append(&b, pixels + 5, 3);
+  paper_write(&b, pixels + 5, 3);
   seeds_put(keep, "dataset", "cifar100", &b);
   seeds_set(&b, 2 + DATASET_PAD, "\12", 1);
-  fuzz_append(&b, pixels + 5, 30);
+  paper_write(&b, pixels + 5, 30);
   seeds_put(keep, "dataset", "stl10", &b);
   seeds_set(&b, 3, labels, sizeof labels);
-  fuzz_append(&b, images, sizeof images);
-  fuzz_append(&b, pixels, 24);
+  paper_write(&b, images, sizeof images);
+  paper_write(&b, pixels, 24);
   seeds_put(keep, "dataset", "idx", &b);
   seeds_set(&b, 3 + 8, NULL, 0);
-  fuzz_append(&b, images, sizeof images);
-  fuzz_append(&b, pixels, 24);
+  paper_write(&b, images, sizeof images);
+  paper_write(&b, pixels, 24);
   seeds_put(keep, "dataset", "idx_on_black", &b);
 
   seeds_npy(&second, 1, "<i2", "2,", "\1\0\0\0", 4);
@@ -238,24 +238,24 @@ static void seeds_of_folders(seeds_keep *keep)
 {
   float centres[6] = { -1, 0, 1, 0.5f, -0.25f, 0 };
   static const uint8_t bytes[6] = { 0, 128, 255, 1, 2, 3 };
-  fuzz_bytes b = { 0 };
-  fuzz_append(&b, "", 1);
+  paper b = { 0 };
+  paper_write(&b, "", 1);
   seeds_text(&b, "{\"n_embd\": 16, \"n_layer\": 2, \"n_head\": 4, \"n_positions\": 64, "
                  "\"vocab_size\": 17, \"layer_norm_epsilon\": 1e-05, \"n_inner\": 64, "
                  "\"activation_function\": \"quick_gelu\", \"scale_attn_weights\": true, "
                  "\"more\": {\"n_layer\": [1, null, \"\\\"x\"]}}");
   seeds_put(keep, "folder", "config", &b);
-  fuzz_append(&b, "\1", 1);
+  paper_write(&b, "\1", 1);
   seeds_text(&b, "{\"do_resize\": true, \"clusters\": [[-1.0, 0.5, 1], [0, -2.5e-1, 0.125]]}");
   seeds_put(keep, "folder", "clusters", &b);
-  fuzz_append(&b, "\2", 1);
+  paper_write(&b, "\2", 1);
   if (igpt__big_endian()) igpt__swap(centres, 6, 4);
   seeds_npy(&b, 1, "<f4", "2, 3", centres, sizeof centres);
   seeds_put(keep, "folder", "npy_floats", &b);
-  fuzz_append(&b, "\2", 1);
+  paper_write(&b, "\2", 1);
   seeds_npy(&b, 1, "|u1", "2, 3", bytes, sizeof bytes);
   seeds_put(keep, "folder", "npy_bytes", &b);
-  fuzz_append(&b, "\4\74\0\0\0\0\0\0", 9);
+  paper_write(&b, "\4\74\0\0\0\0\0\0", 9);
   seeds_text(&b, "{\"__metadata__\":{\"a\":\"\",\"note\":\"\\u00e9\\n\\\"\\uffFD x\"}}");
   while (b.size < 9 + 60) seeds_text(&b, " ");
   seeds_put(keep, "folder", "note", &b);
