@@ -55,8 +55,8 @@
               ImageGPT reads and writes; tell its memory beforehand and live in yours, if you like;
               give the same bits for any number of threads.
    DOES NOT   decode JPEG or PNG (see examples/image.h), use a GPU, start threads by itself,
-              allocate after create, print, exit, read environment variables, or keep mutable global
-              state.
+              allocate while a session computes, print, exit, read environment variables, or keep
+              mutable global state.
 
    ---- sample: the three calls ------------------------------------------------------------------
 
@@ -152,15 +152,16 @@
 
    igpt_model_create and igpt_session_create each take one block: from the desc's allocator, from
    malloc (IGPT_MALLOC) or from `memory` that you give; igpt_model_bytes, igpt_session_bytes and
-   igpt_plan_make say how much before. Nothing is allocated while a session works. Fitting a palette
-   or a probe, encoding many pixels and reading a file take scratch from the desc's allocator and
-   give it back.
+   igpt_plan_make say how much before. Nothing is allocated while a session computes. Fitting a
+   palette or a probe, encoding many pixels and reading a file (a checkpoint: from the session's
+   allocator) take scratch and give it back.
 
    A model takes 4 bytes a weight; none if igpt_model_read may borrow them from the file's bytes in
    memory (desc.borrow). A session without training takes about 40 bytes a position and unit of
-   width; with training 12 bytes a weight, and about 44 bytes a position, unit of width and layer
-   (24 where activations are bfloat16, see below), of which `recompute` leaves 4: that trains
-   iGPT-L, a picture at a time, in 24 GB.
+   width; with training 12 bytes a weight, about 40 bytes a position, unit of width and layer (24
+   where activations are bfloat16, see below), and some 35 a position and unit of width once. Of
+   the 40 `recompute` leaves 4, beside one block's: that trains iGPT-L, a picture at a time, in 24
+   GB.
 
    What decodes also keeps keys and values: 8 bytes a position, unit of width and layer, in BF16 and
    INT8 4. Its speed is that of reading weights, whole once a pixel for all pictures of the batch:
@@ -246,7 +247,7 @@
 
    ---- releases ---------------------------------------------------------------------------------
 
-      0.1.0   the first: everything above
+      0.1.0   the first; what came after it: CHANGES.md
                                                                                                   */
 
 #ifndef IGPT__PASS
@@ -261,7 +262,9 @@
 
    Conventions: the object comes first, then what is written, then what is read, the desc last.
    Descs are zeroed by the caller (`igpt_sample_desc d = {0};`); a zero field means the default that
-   its comment names. Functions return igpt_result; what they could not write they leave alone.   */
+   its comment names, and a null desc is a zeroed one, but for igpt_step and igpt_schedule.
+   Functions return igpt_result. A call that is refused for its arguments writes nothing; one that
+   ends later (IGPT_NOT_FINITE, IGPT_CANCELLED) may have written a part of its output.            */
 
 #ifndef IGPT_H
 #define IGPT_H
@@ -344,8 +347,9 @@ typedef struct igpt_runner {
 } igpt_runner;
 #define IGPT_MAX_WORKERS 256
 
-/* Patience. Long calls call `poll` from the caller's thread at least every 50 ms or so with the
-   part of the call that is done (0..1, never less than before); anything but 0 stops the call with
+/* Patience. Long calls call `poll` from the caller's thread every 50 ms or so, between two products
+   of the network (of a wide one and a large batch a product alone takes longer), with the part of
+   the call that is done (0..1, never less than before); anything but 0 stops the call with
    IGPT_CANCELLED. Null: never asked. */
 typedef struct igpt_watch {
   int (*poll)(void *user, double done);
@@ -387,7 +391,8 @@ typedef enum igpt_isa {
    output, max |w| / 127; all else (embeddings, gains, the class head, sums) is as it is.
    Sessions of INT8, and those of BF16 that can decode and do not train, hold copies of the
    matrices of one byte or two a weight, which they make anew whenever a call begins that reads
-   them. */
+   them; igpt_decode is part of the call to igpt_decode_begin before it, and no weight may change
+   between the two. */
 typedef enum igpt_precision {
   IGPT_F32 = 0,
   IGPT_BF16,
@@ -573,10 +578,13 @@ IGPTDEF igpt_result igpt_model_tensor(const igpt_model *model, igpt_tensor *out,
    big-endian machine, whose numbers are not the file's: IGPT_UNSUPPORTED. */
 IGPTDEF igpt_result igpt_model_read(igpt_model **out, const igpt_source *source,
                                     const igpt_model_desc *desc);
+
+/* What igpt_model_read would refuse is not written: IGPT_NOT_FINITE if a weight or a colour of the
+   palette is infinite or NaN. */
 IGPTDEF igpt_result igpt_model_write(const igpt_model *model, const igpt_sink *sink);
 
 /* The same file in half the bytes, to be shipped: weights are rounded to bfloat16, ties to even.
-   IGPT_NOT_FINITE if one of them is too large for that. */
+   IGPT_NOT_FINITE also if one of them is too large for that. */
 IGPTDEF igpt_result igpt_model_write_bf16(const igpt_model *model, const igpt_sink *sink);
 
 /* The file for Hugging Face's classes, each of which knows one head and reports the other: without
@@ -602,7 +610,7 @@ typedef struct igpt_session_desc {
   igpt_allocator allocator;
   void          *memory;          /* as in igpt_model_desc */
   size_t         memory_bytes;
-  igpt_watch     watch;           /* asked in every long call of the session */
+  igpt_watch     watch;           /* asked while the network runs: igpt_step and files do not ask */
   igpt_log       log;
 } igpt_session_desc;
 
@@ -636,7 +644,7 @@ IGPTDEF igpt_result igpt_plan_make(igpt_plan *out, const igpt_config *config,
 /* ---- run ------------------------------------------------------------------------------------ */
 
 typedef struct igpt_batch {
-  const uint16_t *tokens;         /* (N,T) */
+  const uint16_t *tokens;         /* (N,T), below V, also where they are hidden */
   const uint8_t  *mask;           /* (N,T), BERT: 1 hides a pixel; null: none is hidden */
   const int32_t  *labels;         /* (N), for the class loss; null: there is none */
   size_t          count;          /* N, any number: it is computed B at a time */
@@ -648,7 +656,8 @@ IGPTDEF igpt_result igpt_forward(igpt_session *session, float *logits, const igp
 
 /* Nats (negative log likelihood) of every pixel, (N,T), may be null; and their mean as the official
    code takes it: over all positions (AR); over the hidden positions of each picture, then over
-   pictures (BERT, where other positions get 0). mean may be null. */
+   pictures (BERT, where other positions get 0, and a picture that hides none counts as 0). mean may
+   be null. */
 IGPTDEF igpt_result igpt_nll(igpt_session *session, float *nats, double *mean,
                              const igpt_batch *batch);
 
@@ -665,15 +674,16 @@ IGPTDEF igpt_result igpt_attention_map(igpt_session *session, float *map, const 
                                        int layer, int head);
 
 /* Cached decoding, one position a call, for `count` <= B pictures in step. After `begin` (which
-   computes the first `keep` tokens of each picture, (count,keep), as one forward pass), each call
-   of igpt_decode writes the logits (count,V) of the next position; from the second call on,
+   computes the first `keep` < T tokens of each picture, (count,keep), as one forward pass), each
+   call of igpt_decode writes the logits (count,V) of the next position; from the second call on,
    `tokens` (count) are those chosen at the position before. AR models only. */
 IGPTDEF igpt_result igpt_decode_begin(igpt_session *session, const uint16_t *prefix, int keep,
                                       int count);
 IGPTDEF igpt_result igpt_decode(igpt_session *session, float *logits, const uint16_t *tokens);
 
 typedef struct igpt_sample_desc {
-  int      keep;                  /* tokens at the front of every picture that are given; 0: none */
+  int      keep;                  /* igpt_sample only: tokens at the front of every picture that are
+                                     given, up to T; 0: none */
   float    temperature;           /* 0: 1 */
   int      top_k;                 /* draw among the k most likely; 0: all; 1: the most likely */
   float    top_p;                 /* draw among the fewest whose probabilities sum to p; 0: 1 */
@@ -710,8 +720,8 @@ IGPTDEF igpt_result igpt_mask_jigsaw(igpt_rng *rng, uint8_t *mask, uint16_t *sho
                                      float part);
 
 /* One draw, by the rules of igpt_sample, from `logits` (vocabulary), which become the probabilities
-   drawn from: 0 for tokens that top_k or top_p excluded. desc may be null. -1 if a logit is NaN, or
-   the largest is infinite. */
+   drawn from: 0 for tokens that top_k or top_p excluded. -1 if a logit is NaN or the largest is
+   infinite, and for what igpt_sample refuses: logits are as they were then. */
 IGPTDEF int igpt_draw(igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc);
 
 /* ---- train ---------------------------------------------------------------------------------- */
@@ -789,8 +799,10 @@ typedef struct igpt_progress {
 /* Exact checkpoints: a run resumed from one goes on with the same bits. Reading needs a model of
    the same shape (IGPT_MISMATCH names what differs) and verifies the whole file before it writes.
    If the source fails only after that, the old weights and moments are put back; they were kept
-   where activations lie, and where these take less than 8 bytes a weight (batch * T less than about
-   2 C), the weights are NaN instead, until a checkpoint is read. Gradients are then zero. */
+   where activations lie, and where these take less than 8 bytes a weight (batch * T below about
+   2 C; 4 C where activations are bfloat16; up to 24 C with `recompute`), the weights are NaN
+   instead, until a checkpoint is read, and the log says so. Gradients are then zero. Infinite or
+   NaN numbers are not written: IGPT_NOT_FINITE. */
 IGPTDEF igpt_result igpt_checkpoint_write(const igpt_session *session, const igpt_model *model,
                                           const igpt_progress *progress, const igpt_sink *sink);
 IGPTDEF igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model,
@@ -1033,9 +1045,10 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__UNROLL
 #endif
 
-/* x as a float and no more. The x87 computes in 80 bits, and compilers keep them across a cast that
-   should drop them: clang always, gcc without -std=c99. Memory does drop them. */
-#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2
+/* x as a float and no more. The x87 computes in 80 bits (-1: here and there), and compilers keep
+   them across a cast that should drop them: clang always, gcc without -std=c99. Memory does drop
+   them. */
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 2 || __FLT_EVAL_METHOD__ == -1)
 IGPT__INLINE float igpt__single(float x)
 {
   volatile float stored = x;
@@ -6692,26 +6705,25 @@ igpt_result igpt_config_preset(igpt_config *out, const char *name)
   return IGPT_BAD_ARGUMENT;
 }
 
-IGPT__EXACT_ENTRY(igpt_config_resolve, (igpt_config *config, const igpt_log *log), (config, log))
+/* Whether the fields are in range, each by itself. */
+static igpt_result igpt__config_check(const igpt_config *config, const igpt_log *log)
 {
   static const char *const names[] = { "layers", "heads", "width", "rows", "columns",
                                        "vocabulary", "classes", "biases" };
   const int most[] = { 4096, 4096, 1 << 20, 1 << 15, 1 << 15, 65535, 1 << 20, 1 };
-  igpt__specs specs;
-  int *field[8], i;
-  if (!config) return igpt__fail(log, IGPT_BAD_ARGUMENT, "config is null");
-  field[0] = &config->layers;
-  field[1] = &config->heads;
-  field[2] = &config->width;
-  field[3] = &config->rows;
-  field[4] = &config->columns;
-  field[5] = &config->vocabulary;
-  field[6] = &config->classes;
-  field[7] = &config->biases;
+  int field[8], i;
+  field[0] = config->layers;
+  field[1] = config->heads;
+  field[2] = config->width;
+  field[3] = config->rows;
+  field[4] = config->columns;
+  field[5] = config->vocabulary;
+  field[6] = config->classes;
+  field[7] = config->biases;
   for (i = 0; i < 8; i++)
-    if (*field[i] < 0 || *field[i] > most[i])
+    if (field[i] < 0 || field[i] > most[i])
       return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.%s is %d, and must be 0..%d", names[i],
-                        *field[i], most[i]);
+                        field[i], most[i]);
   if (config->objective != IGPT_AR && config->objective != IGPT_BERT)
     return igpt__fail(log, IGPT_BAD_ARGUMENT,
                       "config.objective is %d, and must be 0 (AR) or 1 (BERT)",
@@ -6719,20 +6731,33 @@ IGPT__EXACT_ENTRY(igpt_config_resolve, (igpt_config *config, const igpt_log *log
   if (!(config->norm_epsilon >= 0 && config->norm_epsilon < 1))
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.norm_epsilon is %g, and must be in [0, 1)",
                       (double)config->norm_epsilon);
-  if (!config->layers) config->layers = 8;
-  if (!config->width) config->width = 128;
-  if (!config->heads) config->heads = config->width < 64 ? 1 : config->width / 32;
-  if (!config->rows) config->rows = 32;
-  if (!config->columns) config->columns = config->rows;
-  if (!config->vocabulary) config->vocabulary = 512;
-  if (config->norm_epsilon == 0) config->norm_epsilon = 1e-5f;
-  if (config->width % config->heads)
+  return IGPT_OK;
+}
+
+IGPT__EXACT_ENTRY(igpt_config_resolve, (igpt_config *config, const igpt_log *log), (config, log))
+{
+  igpt__specs specs;
+  igpt_config c;
+  igpt_result result;
+  if (!config) return igpt__fail(log, IGPT_BAD_ARGUMENT, "config is null");
+  c = *config;
+  result = igpt__config_check(&c, log);
+  if (result) return result;
+  if (!c.layers) c.layers = 8;
+  if (!c.width) c.width = 128;
+  if (!c.heads) c.heads = c.width < 64 ? 1 : c.width / 32;
+  if (!c.rows) c.rows = 32;
+  if (!c.columns) c.columns = c.rows;
+  if (!c.vocabulary) c.vocabulary = 512;
+  if (c.norm_epsilon == 0) c.norm_epsilon = 1e-5f;
+  if (c.width % c.heads)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.heads is %d, which does not divide width %d",
-                      config->heads, config->width);
-  igpt__specs_make(&specs, config);
+                      c.heads, c.width);
+  igpt__specs_make(&specs, &c);
   if (specs.scalars > SIZE_MAX / sizeof(float))
-    return igpt__fail(log, IGPT_TOO_LARGE, "%d layers of width %d do not fit in size_t",
-                      config->layers, config->width);
+    return igpt__fail(log, IGPT_TOO_LARGE, "%d layers of width %d do not fit in size_t", c.layers,
+                      c.width);
+  *config = c;
   return IGPT_OK;
 }
 
@@ -6773,14 +6798,15 @@ static igpt_model *igpt__model_layout(igpt__arena *arena, const igpt_config *con
 
 igpt_result igpt_model_bytes(size_t *bytes, const igpt_model_desc *desc)
 {
-  igpt_config config;
+  igpt_model_desc d;
   igpt__arena arena = { NULL, 0 };
   igpt_result result;
-  if (!bytes || !desc) return IGPT_BAD_ARGUMENT;
-  config = desc->config;
-  result = igpt_config_resolve(&config, &desc->log);
+  if (!bytes) return IGPT_BAD_ARGUMENT;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  result = igpt_config_resolve(&d.config, &d.log);
   if (result) return result;
-  igpt__model_layout(&arena, &config, desc->borrow);
+  igpt__model_layout(&arena, &d.config, d.borrow);
   *bytes = igpt__with_alignment(arena.used);
   return *bytes == SIZE_MAX ? IGPT_TOO_LARGE : IGPT_OK;
 }
@@ -7887,6 +7913,9 @@ static void igpt__tile_mlp_task(void *arg, size_t index, int worker)
   float *row = (float *)(void *)(g + IGPT__TILE_ROWS * wide), *middle = job->a.middle + first * C;
   igpt__tiled product = igpt__tiled_of(rows, C, C, job->a.attended_h + first * ld, ld,
                                        job->packed[1], IGPT__TO_FLOATS);
+  size_t i;
+  for (i = 0; i < rows; i++)      /* keys and values may have lain there, and NaN times 0 is NaN */
+    memset(job->a.attended_h + (first + i) * ld + C, 0, 2 * (igpt__size_round(C, IGPT__PANEL) - C));
   product.c = middle;
   product.plus = job->a.x + first * C;
   product.ldc = C;
@@ -8624,6 +8653,9 @@ IGPT__ENTRY(igpt_backward,
   if (!result) result = igpt__check_batch(s, batch);
   if (result) return result;
   if (desc) weights = *desc;
+  if (!igpt__finite((double)weights.generative) || !igpt__finite((double)weights.classification))
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_backward: the losses' weights are %g"
+                      " and %g", (double)weights.generative, (double)weights.classification);
   if (weights.generative == 0 && weights.classification == 0) {
     weights.generative = 1;
     weights.classification = batch->labels ? 1.0f : 0.0f;
@@ -8912,36 +8944,48 @@ static void igpt__keep(float *p, int n, int k, double mass)
   }
 }
 
+/* By its bits: a denormal is no zero here, though it may compute as one. */
+static int igpt__is_zero(float x)
+{
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits << 1 == 0;
+}
+
+static int igpt__can_draw(const igpt_sample_desc *desc)
+{
+  return desc->temperature >= 0 && igpt__finite((double)desc->temperature) && desc->top_k >= 0 &&
+         desc->top_p >= 0 && desc->top_p <= 1;
+}
+
 IGPT__ENTRY_OF(int, IGPT__FLUSH, igpt_draw,
                (igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc),
                (rng, logits, vocabulary, desc))
 {
   const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_GENERIC);   /* the same draw everywhere */
-  float sharpness = 1;                                                  /* 1 / temperature */
+  const float smallest = 1.17549435e-38f;       /* that is no denormal */
+  float sharpness = 1, top_p = 0, most, *p = logits;    /* sharpness: 1 / temperature */
   const int top_k = desc ? desc->top_k : 0;
-  const double top_p = desc ? (double)desc->top_p : 0;
-  float *p = logits;
   double sum = 0, point;
-  uint32_t bits;
   int v, last = -1;
-  if (!rng || !logits || vocabulary < 1) return -1;
+  if (!rng || !logits || vocabulary < 1 || (desc && !igpt__can_draw(desc))) return -1;
   for (v = 0; v < vocabulary; v++)
     if (p[v] != p[v]) return -1;
-  if (desc) {                     /* its bits: a denormal is no zero here, and has no reciprocal */
-    memcpy(&bits, &desc->temperature, sizeof bits);
-    if (bits && bits < 0x7f800000u)
-      sharpness = bits < 0x00800000u ? 8.50705917e37f : 1 / desc->temperature;
+  most = kernels->maximum(p, (size_t)vocabulary);
+  if (!igpt__finite((double)most)) return -1;
+  if (desc) {
+    if (!igpt__is_zero(desc->temperature))
+      sharpness = desc->temperature < smallest ? 8.50705917e37f : 1 / desc->temperature;
+    if (sharpness < smallest) sharpness = smallest;
+    if (!igpt__is_zero(desc->top_p)) top_p = desc->top_p < smallest ? smallest : desc->top_p;
   }
-  {
-    /* p = exp((z - max) / temperature): at least one of them is 1 */
-    const float most = kernels->maximum(p, (size_t)vocabulary);
-    for (v = 0; v < vocabulary; v++) p[v] -= most;
-    kernels->exp_sum(p, p, sharpness, 0, (size_t)vocabulary);
-  }
+  /* p = exp((z - max) / temperature): at least one of them is 1 */
+  for (v = 0; v < vocabulary; v++) p[v] -= most;
+  kernels->exp_sum(p, p, sharpness, 0, (size_t)vocabulary);
   if (top_k > 0 && top_k < vocabulary) igpt__keep(p, vocabulary, top_k, 0);
   for (v = 0; v < vocabulary; v++) sum += (double)p[v];
   if (top_p > 0 && top_p < 1) {
-    igpt__keep(p, vocabulary, 1, top_p * sum);
+    igpt__keep(p, vocabulary, 1, (double)top_p * sum);
     for (sum = 0, v = 0; v < vocabulary; v++) sum += (double)p[v];
   }
   for (v = 0; v < vocabulary; v++) p[v] = (float)((double)p[v] / sum);
@@ -8963,8 +9007,7 @@ static igpt_result igpt__check_sample(const igpt_session *s, const igpt_sample_d
   if (desc->keep < 0 || (size_t)desc->keep > s->T)
     return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "%s: keep is %d, and must be 0..%z", call,
                       desc->keep, s->T);
-  if (!(desc->temperature >= 0 && igpt__finite((double)desc->temperature)) || desc->top_k < 0 ||
-      !(desc->top_p >= 0 && desc->top_p <= 1) || desc->rounds < 0)
+  if (!igpt__can_draw(desc) || desc->rounds < 0)
     return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
                       "%s: temperature %g, top_k %d, top_p %g, rounds %d", call,
                       (double)desc->temperature, desc->top_k, (double)desc->top_p, desc->rounds);
@@ -8980,8 +9023,8 @@ static igpt_result igpt__decode_begin(igpt_session *s, const uint16_t *prefix, i
   size_t n, i;
   s->decode_count = 0;
   if (s->model->config.objective != IGPT_AR)
-    return igpt__fail(log, IGPT_WRONG_OBJECTIVE,
-                      "sampling pixel by pixel needs an AR model, and this one is BERT: igpt_fill");
+    return igpt__fail(log, IGPT_WRONG_OBJECTIVE, "sampling pixel by pixel needs an AR model, and this"
+                      " one is BERT (igpt_fill)");
   if (!s->cache)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "the session was created with no_cache 1");
   if (count < 1 || (size_t)count > s->B || keep < 0 || (size_t)keep >= s->T || (keep && !prefix))
@@ -9228,16 +9271,19 @@ IGPT__ENTRY(igpt_fill,
   if (result || !count) return result;
   if (s->model->config.objective != IGPT_BERT)
     return igpt__fail(&s->desc.log, IGPT_WRONG_OBJECTIVE,
-                      "filling in any order needs a BERT model, and this one is AR: igpt_sample");
+                      "filling in any order needs a BERT model, and this one is AR (igpt_sample)");
   if (!tokens || !mask)
     return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_fill: tokens or mask is null");
   for (i = 0; i < count * s->T; i++)     /* what is hidden need not be valid yet */
+    if (!mask[i] && tokens[i] >= s->V)
+      return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_fill: picture %z, position %z is %d,"
+                        " and the vocabulary is %z", i / s->T, i % s->T, (int)tokens[i], s->V);
+  for (i = 0; i < count * s->T; i++)
     if (mask[i]) tokens[i] = 0;
   memset(&batch, 0, sizeof batch);
   batch.tokens = tokens;
   batch.count = count;
-  result = igpt__check_batch(s, &batch);
-  if (!result) result = igpt__refresh(s, 0);
+  result = igpt__refresh(s, 0);
   for (first = 0; first < count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, &batch, first);
     const size_t rows = pass.count * s->T;
@@ -11938,8 +11984,8 @@ static igpt_result igpt__meta_palette(igpt__file *file)
 static igpt_result igpt__read_own(igpt__file *file)
 {
   igpt_config *config = &file->config;
-  const char *text = file->meta[IGPT__KEY_norm_epsilon];
-  const char *objective = file->meta[IGPT__KEY_objective];
+  const char *const epsilon = file->meta[IGPT__KEY_norm_epsilon], *text = epsilon;
+  const char *const objective = file->meta[IGPT__KEY_objective];
   int version = 0;
   igpt_result result = igpt__meta_int(file, IGPT__KEY_version, &version);
   if (!result && version > IGPT__FILE_VERSION)
@@ -11954,14 +12000,16 @@ static igpt_result igpt__read_own(igpt__file *file)
   if (result) return result;
   if (!text || igpt__parse_real(&text, &config->norm_epsilon) || *text ||
       !(config->norm_epsilon > 0))
-    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.norm_epsilon is not a number above 0");
+    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.norm_epsilon is %s, and no number above 0",
+                      epsilon ? epsilon : "absent");
   if (file->meta[IGPT__KEY_biases]) {
     config->biases = 1;
     result = igpt__meta_word(file, IGPT__KEY_biases, "1");
     if (result) return result;
   }
   if (!objective || (strcmp(objective, "ar") != 0 && strcmp(objective, "bert") != 0))
-    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.objective is neither \"ar\" nor \"bert\"");
+    return igpt__fail(file->log, IGPT_BAD_FILE, "igpt.objective is %s, and neither ar nor bert",
+                      objective ? objective : "absent");
   config->objective = strcmp(objective, "ar") == 0 ? IGPT_AR : IGPT_BERT;
   return IGPT_OK;
 }
@@ -11974,6 +12022,9 @@ static igpt_result igpt__read_foreign(igpt__file *file, const igpt_config *want,
   if (!want->heads)
     return igpt__fail(file->log, IGPT_MISMATCH,
                       "config.heads is 0, and the file does not say it either: give it");
+  if (config->width % want->heads)
+    return igpt__fail(file->log, IGPT_MISMATCH, "config.heads is %d, which does not divide the"
+                      " file's width %d", want->heads, config->width);
   config->heads = want->heads;
   config->norm_epsilon = want->norm_epsilon;
   config->objective = config->vocabulary ? inputs == config->vocabulary ? IGPT_BERT : IGPT_AR
@@ -12284,7 +12335,8 @@ IGPT__EXACT_ENTRY(igpt_model_read,
   result = igpt__allocator_resolve(&allocator, &d.log);
   if (!result) result = igpt__file_begin(&file, source, &allocator, &d.log);
   if (result) return result;
-  result = igpt__read_config(file, &d.config);
+  result = igpt__config_check(&d.config, &d.log);
+  if (!result) result = igpt__read_config(file, &d.config);
   if (!result) result = igpt__verify_tensors(file);
   if (!result) {
     d.config = file->config;
@@ -12546,6 +12598,29 @@ static void igpt__write_header(igpt__writer *w, const igpt__content *content)
   while (w->count % 8) igpt__emit_text(w, " ");             /* numbers start on a multiple of 8 */
 }
 
+/* Numbers of a tensor, and its moments, that a reader takes. */
+static igpt_result igpt__writable(const igpt__content *content, const igpt_tensor *tensor,
+                                  const igpt_log *log)
+{
+  const size_t at = content->moment1 ? (size_t)(tensor->data - content->model->scalars) : 0;
+  size_t i;
+  for (i = 0; i < tensor->count; i++) {
+    const float x = tensor->data[i];
+    if (!igpt__finite((double)x))
+      return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g", tensor->name, i,
+                        (double)x);
+    if (content->dtype == IGPT__BF16 && !igpt__finite((double)igpt__round_bf16(x)))
+      return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g, which bfloat16 cannot"
+                        " hold", tensor->name, i, (double)x);
+    if (content->moment1 && !(igpt__finite((double)content->moment1[at + i]) &&
+                              igpt__finite((double)content->moment2[at + i])))
+      return igpt__fail(log, IGPT_NOT_FINITE, "the moments of tensor %s: numbers %z are %g and %g",
+                        tensor->name, i, (double)content->moment1[at + i],
+                        (double)content->moment2[at + i]);
+  }
+  return IGPT_OK;
+}
+
 static igpt_result igpt__write_content(const igpt__content *content, const igpt_sink *sink,
                                        const igpt_log *log)
 {
@@ -12561,13 +12636,12 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
     if (!igpt__finite((double)palette->centre[i / 3][i % 3]))
       return igpt__fail(log, IGPT_NOT_FINITE, "palette: centre %z is %g", i / 3,
                         (double)palette->centre[i / 3][i % 3]);
-  for (index = 0; content->dtype == IGPT__BF16 && index < igpt_model_tensors(model); index++) {
+  for (index = 0; index < igpt_model_tensors(model); index++) {
+    igpt_result result;
     igpt_tensor tensor;
     igpt_model_tensor_at(model, &tensor, index);
-    for (i = 0; i < tensor.count; i++)
-      if (!igpt__finite((double)igpt__round_bf16(tensor.data[i])))
-        return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g, which bfloat16 cannot"
-                          " hold", tensor.name, i, (double)tensor.data[i]);
+    result = igpt__writable(content, &tensor, log);
+    if (result) return result;
   }
   memset(&w, 0, sizeof w);
   igpt__write_header(&w, content);
@@ -12741,6 +12815,8 @@ static void igpt__exchange_state(igpt_session *s, igpt_model *model, int back)
     memcpy(back ? s->moment2 : room + P, back ? room + P : s->moment2, bytes);
   } else if (back) {
     memset(model->scalars, 0xff, bytes);        /* NaN */
+    igpt__fail(&s->desc.log, IGPT_READ_ERROR, "there was no place for the old weights: they are NaN"
+               " until a checkpoint is read");
   }
   s->decode_count = 0;            /* cached keys and values lie there, or belong to old weights */
   if (back) igpt_gradients_zero(s);
@@ -12831,9 +12907,10 @@ static igpt_result igpt__checkpoint_read(igpt_session *session, igpt_model *mode
   igpt_result result = igpt__checkpoint_check(session, model, log);
   if (!result) result = igpt__file_begin(&file, source, &session->allocator, log);
   if (result) return result;
-  if (!file->meta[IGPT__KEY_version])
-    result = igpt__fail(log, IGPT_MISMATCH,
-                        "__metadata__ has no igpt.version: the file is no checkpoint");
+  if (!file->meta[IGPT__KEY_version] || !file->meta[IGPT__KEY_adam_step])
+    result = igpt__fail(log, IGPT_MISMATCH, "__metadata__ has no %s: the file is no checkpoint",
+                        igpt__keys[file->meta[IGPT__KEY_version] ? IGPT__KEY_adam_step
+                                                                 : IGPT__KEY_version]);
   if (!result) result = igpt__checkpoint_copy(file, session, model, progress);
   igpt__file_end(file);
   return result;

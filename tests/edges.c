@@ -269,8 +269,12 @@ TEST(defaults_of_null)
   CHECK_INT(igpt_plan_make(&given, &config, NULL), IGPT_BAD_ARGUMENT);
   CHECK(bytes == 7 && given.session_bytes == plan.session_bytes);     /* left alone */
   CHECK(igpt_session_resolved(NULL) == NULL);
-  CHECK_INT(igpt_model_bytes(&bytes, NULL), IGPT_BAD_ARGUMENT);
-  CHECK(bytes == 7);
+  CHECK_INT(igpt_model_bytes(&bytes, NULL), IGPT_OK);
+  CHECK(bytes > 4 * igpt_model_parameters(model));
+  memset(&config, 0, sizeof config);
+  config.heads = 3;
+  CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_BAD_ARGUMENT);   /* of width 128 */
+  CHECK(config.heads == 3 && config.layers == 0 && config.width == 0 && config.rows == 0);
   CHECK_INT(igpt_kernels_for(IGPT_ISA_COUNT) == NULL, 1);
   CHECK(strcmp(igpt_isa_name(IGPT_ISA_COUNT), igpt_isa_name((igpt_isa)-1)) == 0);
   igpt_model_destroy(model);
@@ -390,8 +394,10 @@ TEST(ends_of_ranges)
   CHECK_SAYS(igpt_fill(s, tokens, mask, 1, &how), IGPT_WRONG_OBJECTIVE, "BERT");
   CHECK_INT(igpt_session_create(&b, bert, &desc), IGPT_OK);
   tokens[T - 1] = V;
+  tokens[0] = V - 1;
   CHECK_SAYS(igpt_fill(b, tokens, hidden, 1, &how), IGPT_BAD_ARGUMENT, "8");
-  tokens[T - 1] = 0;
+  CHECK(tokens[0] == V - 1);                  /* hidden, and not touched yet */
+  tokens[0] = tokens[T - 1] = 0;
   igpt_session_destroy(b);
   CHECK_INT(igpt_draw(NULL, same, V, NULL), -1);
   CHECK_INT(igpt_draw(&rng, NULL, V, NULL), -1);
@@ -633,6 +639,11 @@ TEST(losses_of_nothing)
   weights.generative = weights.classification = 1;
   CHECK_INT(igpt_session_create(&s, model, &desc), IGPT_OK);
   CHECK_SAYS(igpt_backward(s, &losses, &batch, &weights), IGPT_BAD_ARGUMENT, "needs labels");
+  weights.classification = (float)HUGE_VAL;
+  CHECK_SAYS(igpt_backward(s, &losses, &batch, &weights), IGPT_BAD_ARGUMENT, "inf");
+  weights.classification = 0;
+  weights.generative = (float)sqrt(-1.0);
+  CHECK_SAYS(igpt_backward(s, &losses, &batch, &weights), IGPT_BAD_ARGUMENT, "nan");
   CHECK_INT(igpt_backward(s, &losses, &batch, NULL), IGPT_OK);
   CHECK(losses.total == 0 && losses.generative == 0);
   CHECK_INT(igpt_gradient_norm(s, &norm), IGPT_OK);

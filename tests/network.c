@@ -793,6 +793,27 @@ TEST(draw)
   z[3] = (float)sqrt(-1.0);
   CHECK_INT(igpt_draw(&rng, z, 5, &desc), -1);
   memcpy(z, logits, sizeof z);
+  for (i = 0; i < 7; i++) {                   /* what igpt_sample refuses */
+    igpt_sample_desc wrong;
+    memset(&wrong, 0, sizeof wrong);
+    if (i < 3) wrong.temperature = i == 0 ? -1 : i == 1 ? (float)HUGE_VAL : (float)sqrt(-1.0);
+    else if (i < 6) wrong.top_p = i == 3 ? -1 : i == 4 ? 1.5f : (float)sqrt(-1.0);
+    else wrong.top_k = -1;
+    CHECK_INT(igpt_draw(&rng, z, 5, &wrong), -1);
+  }
+  CHECK(memcmp(z, logits, sizeof z) == 0);
+  memset(&desc, 0, sizeof desc);
+  desc.top_p = 1e-40f;                        /* a denormal is no zero: the most likely */
+  CHECK_INT(igpt_draw(&rng, z, 5, &desc), 0);
+  CHECK(z[0] == 1);
+  desc.top_p = 0;
+  desc.temperature = 3e38f;                   /* whose reciprocal is a denormal */
+  memcpy(z, logits, sizeof z);
+  z[2] = -(float)HUGE_VAL;
+  CHECK(igpt_draw(&rng, z, 5, &desc) >= 0);
+  CHECK(z[2] == 0);
+  CHECK_NEAR(z[0], 0.25, 1e-6);
+  memcpy(z, logits, sizeof z);
   z[0] = z[1] = -(float)HUGE_VAL;             /* impossible, which is fine */
   for (i = 0; i < 100; i++) {
     float w[5];
