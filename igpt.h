@@ -892,7 +892,8 @@ IGPTDEF igpt_result igpt_file_open(igpt_source *out, const char *path, const igp
 IGPTDEF void        igpt_file_close(igpt_source *source);
 
 /* Writes `path` as a whole or not at all: `body` writes to path.tmp, which is flushed to disk and
-   renamed, so a path has one writer at a time. Returns what body returns, or IGPT_WRITE_ERROR. */
+   renamed, so a path has one writer at a time. What has that name before, be it a link or a device,
+   is replaced by the file. Returns what body returns, or IGPT_WRITE_ERROR. */
 IGPTDEF igpt_result igpt_file_replace(const char *path, const igpt_log *log,
                                       igpt_result (*body)(void *user, const igpt_sink *sink),
                                       void *user);
@@ -9023,8 +9024,8 @@ static igpt_result igpt__decode_begin(igpt_session *s, const uint16_t *prefix, i
   size_t n, i;
   s->decode_count = 0;
   if (s->model->config.objective != IGPT_AR)
-    return igpt__fail(log, IGPT_WRONG_OBJECTIVE, "sampling pixel by pixel needs an AR model, and this"
-                      " one is BERT (igpt_fill)");
+    return igpt__fail(log, IGPT_WRONG_OBJECTIVE, "sampling pixel by pixel needs an AR model, and"
+                      " this one is BERT (igpt_fill)");
   if (!s->cache)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "the session was created with no_cache 1");
   if (count < 1 || (size_t)count > s->B || keep < 0 || (size_t)keep >= s->T || (keep && !prefix))

@@ -119,8 +119,9 @@ static const option option_table[] = {
   /* what to read and write */
   { OPT_DATA, "data", IS_TEXT, ON_DATA, 0, 0, NULL, "PATH",
     "a CIFAR-10, CIFAR-100 or STL-10 binary folder, MNIST idx files, a folder of pictures or a "
-    "folder per class (JPEG, PNG, BMP, TGA), or .npy of uint8 pictures or of tokens; default: "
-    "CIFAR-10 if a copy is found in data/, in build/data/ or beside them" },
+    "folder per class (JPEG, PNG, BMP, TGA), .npy of uint8 pictures or of tokens, or shapes:N, N "
+    "pictures that it draws itself; default: CIFAR-10 if a copy is found in data/, in build/data/ "
+    "or beside them" },
   { OPT_SPLIT, "split", IS_WORD, ON_SPLIT, 0, 0, NULL, "train|val|test|all",
     "which pictures; val is the tenth of the train set that the paper holds out; default: the test "
     "part of a set that has one, else all pictures (training holds out a tenth of those as test)" },
@@ -200,8 +201,9 @@ static const option option_table[] = {
     "presets, which learn more from more steps in the hour that a CPU has" },
   { OPT_BATCH, "batch", IS_WHOLE, ON_FINETUNE, 1, 65536, "32", "N",
     "pictures a step (the paper: 128; see pretrain --help)" },
-  { OPT_BATCH, "batch", IS_WHOLE, ON_SPLIT | ON_PROBE | ON_PLAN, 1, 65536, "8", "N",
+  { OPT_BATCH, "batch", IS_WHOLE, ON_SPLIT | ON_PROBE, 1, 65536, "8", "N",
     "pictures computed at once; no result depends on it" },
+  { OPT_BATCH, "batch", IS_WHOLE, ON_PLAN, 1, 65536, "8", "N", "pictures computed at once" },
   { OPT_MICRO, "micro", IS_WHOLE, ON_TRAINING, 1, 65536, NULL, "N",
     "pictures computed at once, gradients being added up to a batch; default: 8192 pixels' worth, "
     "and what fits in a quarter of the memory" },
@@ -254,7 +256,7 @@ static const option option_table[] = {
     "keep the model of every evaluation, beside --out as NAME.STEP.safetensors" },
   { OPT_RESUME, "resume", IS_TEXT, ON_TRAINING, 0, 0, NULL, "FILE",
     "go on from this checkpoint, bit for bit, in the files beside it; it holds the options of the "
-    "run, and others are errors" },
+    "run, and others are errors, but for --data, --count and --evaluations: give those again" },
 
   /* sampling */
   { OPT_KEEP, "keep", IS_REAL, ON_SAMPLE, 0, 1, "0.5", "X",
@@ -416,8 +418,8 @@ static void set_number(option_value *value, const option *row, const char *typed
   if (plain && !is_whole) value->real = strtod(typed, &end);
   if (!plain || end == typed || *end || errno ||
       !(value->real >= row->low && value->real <= row->high))
-    die("--%s is '%s', and must be a %snumber from %.10g to %.10g", row->name, typed,
-        is_whole ? "whole " : "", row->low, row->high);
+    die("--%s is '%s', and must be a %snumber from %.*g to %.*g", row->name, typed,
+        is_whole ? "whole " : "", is_whole ? 17 : 10, row->low, is_whole ? 17 : 10, row->high);
 }
 
 static void set_option(options *o, const option *row, const char *typed, int is_given)

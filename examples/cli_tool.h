@@ -194,13 +194,17 @@ static char *join(const char *folder, const char *name)
   return made;
 }
 
-/* Says before an hour of work, not after it, that the result cannot be written. */
+/* Says before an hour of work, not after it, that the result cannot be written. Files are replaced
+   by new ones, which would be the end of a device. */
 static void check_output(const char *path)
 {
   const char *slash = strrchr(path, '/');
   char folder[1000] = ".";
+  struct stat what;
   if (slash) snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
   if (is_folder(path)) die("--out is '%s', which is a folder and not a file", path);
+  if (stat(path, &what) == 0 && !S_ISREG(what.st_mode))
+    die("--out is '%s', which is not a plain file", path);
   if (!is_folder(folder)) die("--out is '%s', and there is no folder '%s'", path, folder);
   if (access(folder, W_OK)) die("--out is '%s': folder '%s': %s", path, folder, strerror(errno));
 }
@@ -990,8 +994,8 @@ static void settle_mask(tool *t, const char *path)
   if (t->mask == MASK_JIGSAW &&
       (t->config.rows % t->mask_side || t->config.columns % t->mask_side ||
        t->config.rows * t->config.columns / t->mask_side / t->mask_side < 2))
-    die("the mask is jigsaw:%d, and pictures of %d x %d are no two or more such patches",
-        t->mask_side, t->config.columns, t->config.rows);
+    die("the mask is jigsaw:%d, and %d does not divide pictures of %d x %d into two patches at "
+        "least", t->mask_side, t->mask_side, t->config.columns, t->config.rows);
   if (t->mask == MASK_NONE && t->o.verb->bit & (ON_PRETRAIN | ON_EVAL)) {
     if (typed) die("--mask is 'none', and %s is about what is hidden", t->o.verb->name);
     t->mask = MASK_PIXEL;

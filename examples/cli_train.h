@@ -515,6 +515,11 @@ static void check_run(const tool *t)
       die("--out is '%s', and a file of that name goes beside the model, for the %s", out,
           taken[i] + 1);
   check_output(out);
+  for (i = 0; i < COUNT_OF(taken); i++) {
+    char *other = beside(out, taken[i]);
+    check_output(other);
+    free(other);
+  }
 }
 
 /* Weights, moments and place of an interrupted run. */
@@ -533,8 +538,8 @@ static void resume(run *r)
     die("%s: the run's seed is %llu, and --seed is %llu", path, (unsigned long long)r->at.rng.seed,
         (unsigned long long)seed_of(r->t));
   if (r->at.rng.stream != r->train->count)
-    die("%s: the run has %llu training pictures, and --data gives %zu", path,
-        (unsigned long long)r->at.rng.stream, r->train->count);
+    die("%s: the run has %llu training pictures, and --data and --count give %zu: give the run's "
+        "own", path, (unsigned long long)r->at.rng.stream, r->train->count);
   if (r->at.user[0] != (double)r->batch)
     die("%s: the run has batches of %g, and --batch is %zu", path, r->at.user[0], r->batch);
   if (r->steps > 0 && (double)r->at.step > r->steps)

@@ -74,7 +74,8 @@ static void show_in_colours(tool *t, const image *photo, const char *to)
 static void run_palette(tool *t)
 {
   const char *out = text(&t->o, OPT_OUT);
-  char *strip = beside(out, ".png"), title[100];
+  const char *show = given(&t->o, OPT_SHOW) ? text(&t->o, OPT_SHOW) : NULL;
+  char *strip = beside(out, ".png"), *both = beside(out, ".show.png"), title[100];
   uint64_t shape[2];
   uint16_t all[IGPT_PALETTE_MAX], *tokens;
   uint8_t colours[3 * IGPT_PALETTE_MAX], *after;
@@ -86,10 +87,12 @@ static void run_palette(tool *t)
   size_t shown, T;
   int i, converged;
   check_output(out);
-  if (given(&t->o, OPT_SHOW))
-    need_file(image_load(&photo, text(&t->o, OPT_SHOW), file_error, sizeof file_error));
   if (!strcmp(strip, out))
     die("--out is '%s', and the picture of the colours has that name: call the palette .npy", out);
+  if (show && (same_file(show, out) || same_file(show, strip) || same_file(show, both)))
+    die("--show is '%s', which would be written over: %s, %s and %s are results", show, out, strip,
+        both);
+  if (show) need_file(image_load(&photo, show, file_error, sizeof file_error));
   t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
   T = tokens_of(t);
   read_pictures(t, &p, DATASET_TRAIN, 0, DATASET_PLAIN);
@@ -129,9 +132,9 @@ static void run_palette(tool *t)
                 report.distinct, report.repaired);
     result_line("PSNR %.2f dB on %zu %s pictures (mean squared error %.2f)", psnr, val.count,
                 looked, mse);
-    result_line("%s, %s", out, strip);
+    result_line(show ? "%s, %s, %s" : "%s, %s", out, strip, both);
   }
-  if (photo.rgb) show_in_colours(t, &photo, beside(out, ".show.png"));
+  if (show) show_in_colours(t, &photo, both);
   image_free(&photo);
 }
 
@@ -500,6 +503,15 @@ static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
   free(rgb);
 }
 
+/* Before an hour of work: so many pictures side by side can be written. */
+static void check_size(const tool *t, size_t count)
+{
+  const int scale = whole(&t->o, OPT_SCALE);
+  if ((double)count * (double)tokens_of(t) * scale * scale > IMAGE_MAX_PIXELS)
+    die("%zu pictures of %d x %d at --scale %d are more than the %d pixels that can be written",
+        count, t->config.columns, t->config.rows, scale, IMAGE_MAX_PIXELS);
+}
+
 static void run_sample(tool *t)
 {
   const char *out = text(&t->o, OPT_OUT);
@@ -516,8 +528,12 @@ static void run_sample(tool *t)
   if (keep == 0 && given(&t->o, OPT_COMPLETIONS))
     die("--completions is %zu, and with --keep 0 there is nothing to complete: --count says how "
         "many pictures are drawn", completions);
+  if (keep == 0 && t->config.objective == IGPT_BERT)
+    die("--keep is 0, and %s is a BERT model, which fills pictures of which something is given",
+        text(&t->o, OPT_MODEL));
   if (keep && given(&t->o, OPT_NEAREST))
     die("--nearest is for whole pictures: --keep is %g, and must be 0", real(&t->o, OPT_KEEP));
+  check_size(t, count * (keep ? completions + 2 : given(&t->o, OPT_NEAREST) ? 2 : 1));
   open_session(t, whole(&t->o, OPT_BATCH), 0, 1);
   began = now();
   if (keep == 0) {
@@ -1118,7 +1134,8 @@ static void run_classify(tool *t)
   open_looking(t, &p, 0);
   labels = need_memory(p.count, sizeof *labels);
   probability = need_memory(p.count, sizeof *probability);
-  if (t->config.classes < 1) need(IGPT_UNTRAINED_HEAD, text(&t->o, OPT_MODEL));
+  if (t->config.classes < 1)
+    die("%s: has no class head; igpt finetune makes one", text(&t->o, OPT_MODEL));
   classify_pictures(t, &p, p.count, votes_of(t), labels, probability);
   progress_end();
   names = model_classes(t);
@@ -1326,7 +1343,7 @@ static void run_score(tool *t)
   const size_t each = (size_t)whole(&t->o, OPT_COUNT);
   pictures p;
   score *scores;
-  double mean = 0, correlation;
+  double mean = 0, median, correlation;
   size_t i;
   if (!strcmp(csv, out))
     die("--out is '%s', and the table has that name: call the picture .png", out);
@@ -1341,6 +1358,7 @@ static void run_score(tool *t)
   for (i = 0; i < p.count; i++) mean += scores[i].nats / (double)p.count;
   correlation = score_correlation(scores, p.count);
   qsort(scores, p.count, sizeof *scores, by_nats);
+  median = (scores[(p.count - 1) / 2].nats + scores[p.count / 2].nats) / 2;
   write_scores(&p, scores, csv);
   plot_scores(t, &p, scores, fresh_output(out));
   keep_outputs();
@@ -1348,11 +1366,11 @@ static void run_score(tool *t)
     if (json(t) || i < each || i + each >= p.count) print_score(t, &p, scores, i);
   if (json(t)) {
     result_line("{\"images\": %zu, \"mean\": %.6f, \"median\": %.6f, \"flat_correlation\": %.4f}",
-                p.count, mean, scores[p.count / 2].nats, correlation);
+                p.count, mean, median, correlation);
     return;
   }
   result_line("%zu pictures of %s: mean %.4f, median %.4f nats/pixel; correlation with flat %.2f",
-              p.count, p.set.title, mean, scores[p.count / 2].nats, correlation);
+              p.count, p.set.title, mean, median, correlation);
   result_line("%s, %s", out, csv);
 }
 
@@ -1372,6 +1390,7 @@ static void run_map(tool *t)
   }
   open_looking(t, &p, 0);
   T = tokens_of(t);
+  check_size(t, 2 * p.count);
   nats = need_memory(p.count * T, sizeof *nats);
   rgb = need_memory(p.count * T, 3);
   captions = need_memory(p.count, sizeof *captions);
@@ -1616,6 +1635,9 @@ static void run_export(tool *t)
     die("--out is '%s', and --hf is '%s': give one of them", text(&t->o, OPT_OUT), folder);
   if (!folder && given(&t->o, OPT_HEAD))
     die("--head is '%s', and belongs to --hf, which is not given", text(&t->o, OPT_HEAD));
+  if (!folder) check_output(out);
+  if (!folder && same_file(out, text(&t->o, OPT_MODEL)))
+    die("--out is '%s', the model itself, which would lose half its bits", out);
   open_model(t);
   notes[0].key = CLASSES_NOTE;
   notes[0].value = model_note(t, CLASSES_NOTE);

@@ -272,9 +272,8 @@ IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count
   }
   errno = 0;
   written = fwrite(bytes, 1, count, file);
-  if (written == count && fflush(file) == 0) fsync(fileno(file));
+  if (written != count || fflush(file) != 0 || fsync(fileno(file)) != 0) result = -1;
   number = errno;
-  if (ferror(file) || written != count) result = -1;
   if (fclose(file) != 0 && !result) {
     number = errno;
     result = -1;

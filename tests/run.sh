@@ -2,7 +2,8 @@
 # tests/run.sh: runs programs, counts their tests, and adds up.
 #
 #   run.sh one RESULT COMMAND...       runs it, writes RESULT.log and RESULT.sum, prints one line,
-#                                      and the program's output if it failed (V=1: always)
+#                                      and the program's output if it failed (V=1: always), and
+#                                      fails if it did
 #   run.sh skip RESULT REASON          counts as one skipped test
 #   run.sh sum FOLDER NAME...          adds the .sum files up: the closing line, and the exit status
 #
@@ -14,6 +15,7 @@ closing='^\([a-z]*: \)\{0,1\}[0-9][0-9]* passed, [0-9][0-9]* failed\(, [0-9]* sk
 
 one() {
   result=$1 name=${1##*/}; shift
+  mkdir -p "${result%/*}"
   start=$(date +%s)
   "$@" >"$result.out" 2>&1 </dev/null
   status=$?
@@ -44,6 +46,7 @@ $reasons"
 $(grep -v "$closing" "$result.log" | sed 's/^/    | /')"
   fi
   printf '%s\n' "$text"
+  [ "$failed" = 0 ]
 }
 
 add_up() {
@@ -64,7 +67,7 @@ add_up() {
 
 case $1 in
   one) shift; one "$@" ;;
-  skip) echo "0 0 1" >"$2.sum"; printf 'skipped %s: %s\n' "${2##*/}" "$3" ;;
+  skip) mkdir -p "${2%/*}"; echo "0 0 1" >"$2.sum"; printf 'skipped %s: %s\n' "${2##*/}" "$3" ;;
   sum) shift; add_up "$@" ;;
   *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

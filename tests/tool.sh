@@ -68,8 +68,13 @@ ar="--model ar.safetensors"
 bert="--model bert.safetensors"
 runs "palette" palette $drawn --side 8 --colours 16 --out p.npy
 holds "palette: a strip" is_png p.png
-runs "palette: a picture in its colours" palette $drawn --side 8 --colours 16 --out p.npy --show p.png
+cp p.png shown.png
+runs "palette: a picture in its colours" palette $drawn --side 8 --colours 16 --out p.npy \
+  --show shown.png
 holds "... beside it" is_png p.show.png
+refuses "... which a result would replace" "--show p.png p.npy" palette $drawn --side 8 --colours 16 \
+  --out p.npy --show p.png
+holds "... and does not" cmp -s p.png shown.png
 refuses "... which is no picture" "p.npy" palette $drawn --side 8 --colours 16 --show p.npy
 check "pretrain" small pretrain --steps 30 --palette p.npy --out ar.safetensors
 holds "pretrain: the first loss is ln 16" grep -q "val 2.77259" out
@@ -434,7 +439,18 @@ refuses "a palette of another size" "p8.npy 8 16" eval $ar --palette p8.npy $dat
 refuses "not a palette" "f.npy" eval $ar --palette f.npy $data
 refuses "a model of the other objective" "ar.safetensors objective bert" \
   eval $ar --objective bert $data
-refuses "a BERT model asked for whole pictures" "bert.safetensors" sample $bert --keep 0
+refuses "a BERT model asked for whole pictures" "--keep 0 bert.safetensors" sample $bert --keep 0
+refuses "more pictures than can be written" "600 8 --scale 64" sample $ar --keep 0 --count 600 \
+  --scale 64
+cp ar.safetensors whole.safetensors
+refuses "a model exported to itself" "--out whole.safetensors" export whole.safetensors \
+  --out whole.safetensors
+holds "... stays whole" cmp -s ar.safetensors whole.safetensors
+mkfifo pipe.png
+refuses "a result that is no file" "--out pipe.png" map $ar $data --out pipe.png
+mkdir taken.checkpoint
+refuses "a checkpoint that cannot be written" "taken.checkpoint folder" pretrain $drawn --steps 1 \
+  --out taken.safetensors
 refuses "a model without a class head" "ar.safetensors head" classify $ar $data
 refuses "a depth that is not there" "--layer 3 2" probe $ar $data --layer 1,3
 refuses "no folder for the result" "nowhere" map $ar $data --out nowhere/m.png

@@ -24,7 +24,11 @@ while [ $# -gt 0 ]; do
     --data | --other | --out | --seeds | --steps | --tune | --shape | --count)
       [ $# -gt 1 ] || { echo "$0: $1 needs a value" >&2; exit 1; }
       eval "${1#--}=\$2"; shift ;;
-    *) sed -n '2,/^set/s/^# \{0,1\}//p' examples/paper/common.sh; exit 1 ;;
+    *)
+      sed -n '1,/^set/s/^# \{0,1\}//p' examples/paper/common.sh
+      [ "$1" = --help ] && exit 0
+      echo "$0: there is no option $1" >&2
+      exit 1 ;;
   esac
   shift
 done
