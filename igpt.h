@@ -347,10 +347,10 @@ typedef struct igpt_runner {
 } igpt_runner;
 #define IGPT_MAX_WORKERS 256
 
-/* Patience. Long calls call `poll` from the caller's thread every 50 ms or so, between two products
-   of the network (of a wide one and a large batch a product alone takes longer), with the part of
-   the call that is done (0..1, never less than before); anything but 0 stops the call with
-   IGPT_CANCELLED. Null: never asked. */
+/* Patience. Long calls call `poll` from the caller's thread after nearly every product of the
+   network (of a wide one and a large batch one may take more than 50 ms), with the part of the call
+   that is done (0..1, never less than before); anything but 0 stops the call with IGPT_CANCELLED.
+   Null: never asked. */
 typedef struct igpt_watch {
   int (*poll)(void *user, double done);
   void *user;
@@ -705,8 +705,8 @@ IGPTDEF igpt_result igpt_fill(igpt_session *session, uint16_t *tokens, const uin
 IGPTDEF void igpt_mask_random(igpt_rng *rng, uint8_t *mask, size_t count, float part);
 
 /* The mask of one picture (rows,columns) from squares of side x side pixels, which may overlap and
-   reach over the border, so that every pixel is as likely to be hidden: one at least, then as many
-   as hide `part` (0: 0.15) on the average. */
+   reach over the border, so that every pixel is as likely to be hidden: one square at least, then
+   as many as hide `part` (0: 0.15) of the pixels on the average. */
 IGPTDEF igpt_result igpt_mask_blocks(igpt_rng *rng, uint8_t *mask, int rows, int columns, int side,
                                      float part);
 
@@ -5337,9 +5337,9 @@ IGPT__EXACT_ENTRY(igpt_selftest, (igpt_isa isa), (isa))
    A processor reaches its speed only if each number fetched is used many times, so the matrices
    are cut: B into slabs that are packed once, shared by all workers and stay in the cache; A into
    strips that one worker packs for itself; both into the panels that `tile` wants. Transposed
-   operands are other strides to the packing, and cost nothing after it. Packing moves m k + k n
-   numbers for m n k multiply-adds: a few in a hundred. Goto, van de Geijn: "Anatomy of
-   high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+   operands are other strides to the packing, and cost nothing after it. Packing moves k n numbers,
+   and m k for each block of columns, for m n k multiply-adds: about one in a hundred. Goto, van de
+   Geijn: "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 
    The sum over k has one order, however C is cut, so that no bit depends on the workers.         */
 
@@ -5353,7 +5353,7 @@ enum {
   IGPT__FEW_ROWS      = 16,       /* up to so many rows B is packed a piece at a time, of */
   IGPT__FEW_DEPTH     = 64,       /*   so many rows */
   IGPT__FEW_COLUMNS   = 256,      /*   and so many columns, a task, a multiple of every tile's */
-  IGPT__TILE_FLOATS   = 512,      /* in the largest tile */
+  IGPT__TILE_FLOATS   = 512,      /* room for the largest tile, 12 x 32 */
   IGPT__AMX_DEPTH     = 1024,     /* of k, packed at a time for AMX */
   IGPT__AMX_ROWS      = 1024,     /* of A, packed at a time */
   IGPT__AMX_STRIP     = 64,       /* rows of a task, two panels */
@@ -5661,8 +5661,8 @@ static void igpt__matmul(const igpt__math *math, float *c, size_t ldc, const flo
 
    A product of a few rows takes as long as its weights take to come from memory. Sessions that
    decode therefore keep copies of them in two bytes or in one, in panels of 64 columns, each a run
-   of memory that one task reads from its begin to its end, once for all rows; of a few of them at a
-   time if there is one row alone. Bytes are whole numbers in -127..127 with a factor for each
+   of memory that one task reads from its beginning to its end, once for all rows; of a few of them
+   at a time if there is one row alone. Bytes are whole numbers in -127..127 with a factor for each
    column, an output of the layer: q = w / scale, scale = max |w| / 127. Where a batch has more rows
    than a few and there are tiles, bfloat16 lies as these want it.                                */
 
@@ -5857,8 +5857,8 @@ static void igpt__narrow_tiled(igpt__narrow_job *job)
   igpt__run(runner, igpt__narrow_tiled_task, job, igpt__divide_up(n, job->side));
 }
 
-/* y (m,n) = x (m,k) w [+ y]. Of a bfloat16 copy the bits of igpt__matmul without tiles, if it is
-   not made for them. */
+/* y (m,n) = x (m,k) w [+ y]. From a bfloat16 copy that is not packed for tiles the bits are those
+   of igpt__matmul without tiles. */
 static void igpt__narrow_product(const igpt__math *math, float *y, const float *x,
                                  const igpt__narrow *narrow, size_t m, int accumulate)
 {
@@ -5895,9 +5895,10 @@ static void igpt__narrow_product(const igpt__math *math, float *y, const float *
    far, the sum of exp(s - largest) and the weighted sum of values; when a later block raises the
    largest, the other two are scaled down. The backward pass computes p again from the one number a
    row that the forward pass keeps, log sum exp. Blocks that lie wholly above the diagonal are
-   skipped. Work is 2 T T E multiply-adds a head, half of it if causal; memory a few blocks a
-   worker. Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao and others:
-   "FlashAttention", NeurIPS 2022.
+   skipped. Work is 2 T T E multiply-adds a head forward and 5 T T E backward, half of it if causal;
+   memory a few blocks a worker, and backward what the queries of a head have gathered. Milakov,
+   Gimelshein: "Online normalizer calculation for softmax", 2018; Dao and others: "FlashAttention",
+   NeurIPS 2022.
 
    The forward pass computes transposed scores, a query a column: softmax then never leaves its
    lane, and the result is, as it stands, the second operand of out^T = V^T P^T.
@@ -6504,7 +6505,8 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
    begins as the sum of what is seen (a row of wte) and where (a row of wpe); L blocks each add two
    corrections to it; a last norm and one matrix turn it into logits over the V colours.
 
-     embed   AR:    x[0] = sos + wpe[0],  x[i] = wte[token[i-1]] + wpe[i]      (shifted by one)
+     embed   AR:    x[0] = sos + wpe[0],  x[i] = wte[token[i-1]] + wpe[i]      (shifted by one;
+                                                         sos: a vector that starts the sequence)
              BERT:  x[i] = (hidden[i] ? 0 or wte[shown[i]] : wte[token[i]]) + wpe[i]
      block   a = norm(x; ln_1)      q|k|v = a c_attn      x = x + attention(q, k, v) c_proj
              a = norm(x; ln_2)      f = a c_fc            x = x + gelu(f) m_proj
@@ -6517,12 +6519,14 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
    guessed.
 
    Where paper and official code differ we follow the code: "layer norm" has no mean and no bias,
-   GELU is x sigmoid(1.702 x), no matrix has a bias unless asked for, a BERT model hides a pixel by
-   zeroing its wte row, and the output matrix starts at zero, so that the first loss is exactly
-   ln V.
+   GELU is x sigmoid(1.702 x), no matrix has a bias unless asked for, only attn.c_proj starts
+   smaller in deeper networks, losses are means over pixels and not sums, and AR models have a
+   learned sos. A BERT model hides a pixel by zeroing its wte row. The output matrix starts at zero,
+   in the paper too, so that the first loss is exactly ln V.
 
    A training pass costs about 6 FLOPs a parameter and token; two thirds of it are the backward
-   pass, each step of which stands right below the forward step that it differentiates. Chen et al.:
+   pass. Norm, GELU, linear layers and attention have theirs next to the forward step; that of the
+   block comes after both, that of the embedding and the losses in part 12. Chen et al.:
    "Generative Pretraining from Pixels", ICML 2020.                                               */
 
 /* ---- the tensors ---------------------------------------------------------------------------- */
@@ -6964,8 +6968,9 @@ enum {
   IGPT__TILE_LANES = 128          /* columns of weights, or of such rows, packed at a time */
 };
 
-/* What a block leaves behind for its backward. Passes without a backward use the first set for all
-   blocks, with middle = x and no lse. If desc.recompute, all sets are the first but for x. */
+/* What a block leaves behind for its backward; R = B T rows. Passes without a backward use the
+   first set for all blocks, with middle = x and no lse. If desc.recompute, all sets are the first
+   but for x. */
 typedef struct igpt__activations {
   float *x;                       /* (R,C)   the stream that enters the block */
   float *r_1;                     /* (R)     1 / rms of it */
@@ -6982,7 +6987,7 @@ typedef struct igpt__activations {
    operands of the gradients of a block's four matrices: their inputs, packed with rows as k. */
 typedef struct igpt__tile_rows {
   igpt__activations few;          /* of decoding: B rows of floats */
-  uint16_t *dx[3];                /* (R,C) rounded: what enters, leaves and lies within a block */
+  uint16_t *dx[3];                /* (R,C) rounded: what enters a block, lies within, leaves it */
   uint16_t *dattended, *dqkv, *df;      /* (R,C), (R,3C), (R,4C) */
   uint16_t *turned[4];
 } igpt__tile_rows;
@@ -6995,12 +7000,14 @@ struct igpt_session {
   igpt__activations *layer;       /* (L + 1), the last with x alone; without training just (1) */
   igpt__tile_rows tile;
   float         *normed;          /* (R,C)   what a norm gave */
-  float         *wide;            /* (R,4C)  GELU's result; gradients of f and of qkv */
-  float         *logits;          /* (LOGIT_ROWS,V) */
-  float         *nats;            /* (R)     loss of every position */
+  float         *wide;            /* (R,4C)  GELU's result; gradients of f and of qkv; on tiles
+                                     (B,4C), for decoding */
+  float         *logits;          /* (igpt__logit_rows(B,T),V) */
+  float         *nats;            /* (R)     loss of every position; igpt_fill: how certain it is */
   float         *pooled;          /* (B,C)   mean of the normed stream */
   float         *classes;         /* (B,K) */
-  uint16_t      *draft;           /* (R)     tokens that igpt_fill considers */
+  uint16_t      *draft;           /* (R)     tokens that igpt_fill considers; igpt_sample: the
+                                     prefix, then those just drawn */
   uint8_t       *hidden;          /* (R)     positions that igpt_fill has not filled */
   char          *cache;           /* (L,B) caches of part 10; null: none */
   size_t         cache_bytes;     /* of one picture in one layer */
@@ -7014,7 +7021,7 @@ struct igpt_session {
   uint16_t      *decode_tokens;   /* (B)     chosen at the position before */
 #ifndef IGPT_NO_TRAIN
   igpt__tensors  gradients;
-  float         *gradient;        /* (P)     all of them, summed over pictures */
+  float         *gradient;        /* (P)     of all P weights, summed over pictures */
   float         *moment1, *moment2;   /* (P) each, Adam's */
   double        *partial;         /* sums of squares, one a task */
   float         *dx, *dy;         /* (R,C)   gradients on the stream and beside it */
@@ -7242,8 +7249,8 @@ static igpt_result igpt__session_resolve(igpt_session_desc *desc, const igpt_con
   if ((unsigned)desc->precision > (unsigned)IGPT_PRECISION_AUTO)
     return igpt__fail(log, IGPT_BAD_ARGUMENT, "session.precision is %d, and must be 0..%d",
                       (int)desc->precision, (int)IGPT_PRECISION_AUTO);
-  /* Tiles and dot products only ever multiply bfloat16. AUTO may have them, and does without if
-     they are not right. What they do to their sums knows no biases. */
+  /* Tiles and dot products only ever multiply bfloat16, and do not add biases. AUTO may have them,
+     and does without if they are not right. */
   if (desc->isa == IGPT_ISA_AUTO || igpt__tiles_isa(desc->isa)) {
     const int none = desc->precision == IGPT_F32 || desc->precision == IGPT_INT8 || config->biases;
     igpt_isa isa = IGPT_ISA_AMX;
@@ -7307,7 +7314,7 @@ IGPT__EXACT_ENTRY(igpt_plan_make,
     return igpt__fail(&d.log, IGPT_TOO_LARGE, "a batch of %d does not fit in size_t", d.batch);
 
   /* Products of a picture: the linear layers are 2 FLOPs a weight and position, attention has two
-     products of T x T x C (half of it above the diagonal in AR models), its backward five. */
+     products of T x T x C (of which AR models skip half, above the diagonal), its backward five. */
   T = (double)igpt__positions(&c);
   C = c.width;
   L = c.layers;
@@ -7552,7 +7559,7 @@ static void igpt__reach(igpt_session *s, size_t n, size_t m)
 static int igpt__poll(const igpt_session *s) { return igpt__stopped(&s->desc.watch, s->done); }
 
 /* Copies what the model's weights are now. Where a call begins, since they may have been trained
-   meanwhile; a picture that is being decoded goes on with those of its begin. */
+   meanwhile; a picture that is being decoded goes on with those of its beginning. */
 static igpt_result igpt__refresh(igpt_session *s, int decode)
 {
   const igpt__math *math = &s->math;
@@ -7783,9 +7790,10 @@ static int igpt__block_forward(igpt_session *s, const igpt__pass *pass, size_t l
 /* ---- a block on tiles -------------------------------------------------------------------------
 
    The formulas are those of igpt__block_forward and igpt__block_backward, the order is another.
-   Activations are bfloat16, in rows that tiles read where they lie. Up to 256 rows go from one
-   attention to the next within one task: what a norm, GELU or a product leaves for the next product
-   stays in the second cache, and elements are worked on where their sums come out of the tiles.
+   Activations are bfloat16, in rows that tiles read where they lie. Up to 256 rows go in one task
+   from attention to the end of the block, and in another from there to the next q, k and v: what a
+   norm, GELU or a product leaves for the next product stays in the second cache, and elements are
+   worked on where their sums come out of the tiles.
    A block's weights are packed once a pass for all rows, ever again into the same place, which is
    no slower than reading them from a copy that is kept.
 
@@ -7993,9 +8001,9 @@ static int igpt__tile_forward(igpt_session *s, const igpt__pass *pass, size_t l,
   return igpt__poll(s);
 }
 
-/* Embedding and all blocks, then the last norm: s->normed (rows,C), r (rows) if not null. Ends
-   early when the features wanted are all noted. */
-static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass, float *r)
+/* Embedding and all blocks, then the last norm: s->normed (rows,C). Ends early when the features
+   wanted are all noted. */
+static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass)
 {
   size_t l, deepest = s->L, j;
   if (pass->depths)
@@ -8014,7 +8022,7 @@ static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass,
                                      : igpt__block_forward(s, pass, l)) return IGPT_CANCELLED;
   }
   igpt__reach(s, s->L, s->L + 1);
-  igpt__norm(s, s->normed, r, igpt__set(s, pass, s->L).x, s->model->weights.ln_f,
+  igpt__norm(s, s->normed, NULL, igpt__set(s, pass, s->L).x, s->model->weights.ln_f,
              pass->count * pass->positions);
   if (pass->depths) igpt__note_features(s, pass, s->L);
   return IGPT_OK;
@@ -8147,15 +8155,18 @@ static void igpt__tile_qkv_backward_task(void *arg, size_t index, int worker)
   igpt__tile_norm_backward(s, s->tile.dx[2], dy, job->a.x, job->a.r_1, job->w->ln_1, first, rows);
 }
 
-/* g (in,out) += X^T dY, a block of it: of X, turned and packed with `all` rows as k, up to 512
-   lanes; of dY, rows in the order in which they lie, 128 columns, which are woven here. */
+/* A gradient (in,out) is cut into blocks of up to 512 lanes of X by 128 columns of dY: a block's
+   lanes, ... */
 static size_t igpt__tile_tall(size_t in) { return igpt__min_size(in, 512); }
 
+/* ... and their number */
 static size_t igpt__tile_blocks(size_t in, size_t out)
 {
   return igpt__divide_up(in, igpt__tile_tall(in)) * igpt__divide_up(out, IGPT__TILE_LANES);
 }
 
+/* g (in,out) += X^T dY, a block of it: X is turned and packed, with `all` rows as k; rows of dY are
+   woven here, in the order in which they lie. */
 static void igpt__tile_gradient(const igpt__math *math, float *g, const uint16_t *turned,
                                 size_t all, const uint16_t *dy, size_t in, size_t out, size_t rows,
                                 size_t block, int worker)
@@ -8407,7 +8418,7 @@ IGPT__ENTRY(igpt_forward, (igpt_session *session, float *logits, const igpt_batc
   result = igpt__refresh(s, 0);
   for (first = 0; first < batch->count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
-    result = igpt__forward_stream(s, &pass, NULL);
+    result = igpt__forward_stream(s, &pass);
     if (result) break;
     igpt__logits(s, logits + first * s->T * s->V, s->normed, pass.count * s->T, 0);
     result = igpt__check_finite(s, logits + first * s->T * s->V, pass.count * s->T * s->V,
@@ -8427,7 +8438,7 @@ IGPT__ENTRY(igpt_nll, (igpt_session *session, float *nats, double *mean, const i
   if (result) return result;
   for (first = 0; first < batch->count; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
-    result = igpt__forward_stream(s, &pass, NULL);
+    result = igpt__forward_stream(s, &pass);
     if (!result) result = igpt__head_loss(s, pass.tokens, NULL, pass.count * s->T);
     if (!result) result = igpt__check_finite(s, s->nats, pass.count * s->T, "igpt_nll");
     if (result) return result;
@@ -8465,7 +8476,7 @@ IGPT__ENTRY(igpt_classify, (igpt_session *session, float *logits, const igpt_bat
   result = igpt__refresh(s, 0);
   for (first = 0; first < batch->count && !result; first += s->B) {
     igpt__pass pass = igpt__whole_pass(s, batch, first);
-    result = igpt__forward_stream(s, &pass, NULL);
+    result = igpt__forward_stream(s, &pass);
     if (result) break;
     igpt__class_logits(s, logits + first * s->K, pass.count);
     result = igpt__check_finite(s, logits + first * s->K, pass.count * s->K, "igpt_classify");
@@ -8493,7 +8504,7 @@ IGPT__ENTRY(igpt_features,
     pass.depths = layers;
     pass.depth_count = count;
     pass.features = features + first * count * s->C;
-    result = igpt__forward_stream(s, &pass, NULL);
+    result = igpt__forward_stream(s, &pass);
     if (!result)
       result = igpt__check_finite(s, pass.features, pass.count * count * s->C, "igpt_features");
   }
@@ -8519,7 +8530,7 @@ IGPT__ENTRY(igpt_attention_map,
     pass.map = map + first * s->T * s->T;
     pass.map_layer = layer;
     pass.map_head = head;
-    result = igpt__forward_stream(s, &pass, NULL);
+    result = igpt__forward_stream(s, &pass);
     if (!result)
       result = igpt__check_finite(s, pass.map, pass.count * s->T * s->T, "igpt_attention_map");
   }
@@ -8533,9 +8544,9 @@ IGPT__ENTRY(igpt_attention_map,
    over all weights that moves each against its gradient. Gradients are kept summed over pictures,
    with their number, so that a batch may come in pieces of any size. AdamW keeps two running means
    for each weight, of the gradient and of its square, and moves by the ratio of the first to the
-   root of the second: 16 bytes read and 12 written a weight, which is all that a step costs beside
-   the backward. Kingma, Ba: "Adam", ICLR 2015; Loshchilov, Hutter: "Decoupled weight decay", ICLR
-   2019.                                                                                          */
+   root of the second: 16 bytes read and 16 written a weight (the gradient becomes zero), after the
+   4 read for the gradient's length, which is all that a step costs beside the backward. Kingma, Ba:
+   "Adam", ICLR 2015; Loshchilov, Hutter: "Decoupled weight decay", ICLR 2019.                    */
 
 static igpt_result igpt__check_training(const igpt_session *s, const char *call)
 {
@@ -8555,7 +8566,7 @@ igpt_result igpt_gradients_zero(igpt_session *session)
   return IGPT_OK;
 }
 
-/* Class loss of `count` pictures from s->normed: adds the sums to `losses`; with a weight, adds its
+/* Class loss of `count` pictures from s->normed: adds the sums to `losses`, and `weight` times the
    gradient to score and to s->dy = dL/d normed.
      z[k] = pooled . score[k]     loss = log(sum of exp(z)) - z[label]
      dz[k] = weight (softmax(z)[k] - (k == label))
@@ -8607,12 +8618,12 @@ static igpt_result igpt__backward_pass(igpt_session *s, igpt_losses *losses, con
                                        const int32_t *labels, const igpt_loss_desc *weights)
 {
   const size_t rows = pass->count * s->T;
-  float *r_f = s->nats;           /* 1 / rms of the last norm, until the losses need the place */
+  float *r_f = s->nats;           /* 1 / rms of the last norm, once the losses are added up */
   double generative;
   igpt_result result;
   size_t l;
   s->share /= 3;                  /* forward is a third of the work */
-  result = igpt__forward_stream(s, pass, NULL);
+  result = igpt__forward_stream(s, pass);
   if (result) return result;
   igpt__position_weights(s, pass, weights->generative);
   result = igpt__head_loss(s, pass->tokens, s->weight, rows);            /* s->dy = dL/d normed */
@@ -8886,7 +8897,7 @@ IGPT__ENTRY_OF(double, IGPT__EXACT, igpt_schedule, (const igpt_schedule_desc *de
    is what position i + 1 sees. Done naively each pixel costs a whole forward pass. But the keys and
    values of earlier positions never change, so they are kept: with that cache a pixel costs one row
    of every matrix product, and a look back over the keys. All chains of additions are the same as
-   in the full pass, and so are the bits.
+   in the full pass, and so are the bits, but for sessions on tiles, whose full pass adds otherwise.
 
    A BERT model knows no order: it fills many hidden pixels at once, first those it is most certain
    of, and looks again at the rest with these in place. Chang et al.: "MaskGIT", CVPR 2022, for the
@@ -8902,8 +8913,8 @@ static float igpt__from_bits(uint32_t bits)
   return x;
 }
 
-/* The largest threshold t for which what `p` holds at or above t is enough: at least `k` values, or
-   a sum of at least `mass`. Bisection over the bits of t needs no sorted copy. */
+/* The largest threshold t for which what `p` holds at or above t is enough: at least `k` values,
+   and a sum of at least `mass`. Bisection over the bits of t needs no sorted copy. */
 static float igpt__threshold(const float *p, int n, int k, double mass)
 {
   uint32_t low = 0, high = 0x7f800000u;          /* enough at low, not enough at high */
@@ -8923,7 +8934,7 @@ static float igpt__threshold(const float *p, int n, int k, double mass)
   return igpt__from_bits(low);
 }
 
-/* Keeps what lies above the threshold, and of its equals the first, until k or mass is reached. */
+/* Keeps what lies above the threshold, and of its equals the first, until it is enough so. */
 static void igpt__keep(float *p, int n, int k, double mass)
 {
   const float t = igpt__threshold(p, n, k, mass);
@@ -9046,7 +9057,7 @@ static igpt_result igpt__decode_begin(igpt_session *s, const uint16_t *prefix, i
     pass.stride = pass.positions = n;
     pass.cache = 1;
     pass.map_layer = -1;
-    if (igpt__forward_stream(s, &pass, NULL)) return IGPT_CANCELLED;
+    if (igpt__forward_stream(s, &pass)) return IGPT_CANCELLED;
     for (i = 0; i < pass.count; i++) s->decode_tokens[i] = prefix[i * n + n - 1];
   }
   s->decode_count = (size_t)count;
@@ -9079,7 +9090,7 @@ static igpt_result igpt__decode(igpt_session *s, float *logits, const uint16_t *
   pass.first = s->decode_position;
   pass.decode = pass.cache = 1;
   pass.map_layer = -1;
-  if (igpt__forward_stream(s, &pass, NULL)) return IGPT_CANCELLED;
+  if (igpt__forward_stream(s, &pass)) return IGPT_CANCELLED;
   igpt__logits(s, logits, s->normed, pass.count, 1);
   if (igpt__check_finite(s, logits, pass.count * s->V, "igpt_decode")) return IGPT_NOT_FINITE;
   s->decode_position++;
@@ -9162,31 +9173,22 @@ IGPT__EXACT_ENTRY(igpt_mask_blocks,
                   (igpt_rng *rng, uint8_t *mask, int rows, int columns, int side, float part),
                   (rng, mask, rows, columns, side, part))
 {
-  size_t hidden = 0;
-  double wanted;
+  double covers, shown = 1;       /* a square hides a pixel; those so far hide it not */
+  int squares = 0;
   if (!rng || !mask || igpt__check_mask(rows, columns, side, &part)) return IGPT_BAD_ARGUMENT;
-  wanted = (double)part * rows * columns;
+  covers = (double)side * side / ((double)(rows + side - 1) * (double)(columns + side - 1));
   memset(mask, 0, (size_t)rows * (size_t)columns);
-  while ((double)hidden < wanted) {
+  for (; !squares || 1 - shown < (double)part; squares++, shown *= 1 - covers) {
     const int top = (int)igpt_rng_below(rng, (uint32_t)(rows + side - 1)) - side + 1;
     const int left = (int)igpt_rng_below(rng, (uint32_t)(columns + side - 1)) - side + 1;
-    const int end = top + side < rows ? top + side : rows;
+    const int end = top + side < rows ? top + side : rows, from = left < 0 ? 0 : left;
     const int right = left + side < columns ? left + side : columns;
-    const float chance = igpt_rng_uniform(rng);
-    size_t fresh = 0;
-    int turn, i, j;
-    for (turn = 0; turn < 2; turn++) {        /* count what it would hide, then hide it */
-      for (i = top < 0 ? 0 : top; i < end; i++)
-        for (j = left < 0 ? 0 : left; j < right; j++) {
-          uint8_t *at = mask + (size_t)i * (size_t)columns + (size_t)j;
-          if (turn) *at = 1;
-          else fresh += !*at;
-        }
-      /* the last square comes with the chance that makes the average right */
-      if (!turn && hidden && (double)chance * (double)fresh >= wanted - (double)hidden)
-        return IGPT_OK;
-    }
-    hidden += fresh;
+    /* the last square comes with the chance that makes the average right, wherever it is */
+    const double chance = ((double)part - (1 - shown)) / (shown * covers);
+    int i;
+    if ((double)igpt_rng_uniform(rng) >= chance && squares) return IGPT_OK;
+    for (i = top < 0 ? 0 : top; i < end; i++)
+      memset(mask + (size_t)i * (size_t)columns + from, 1, (size_t)(right - from));
   }
   return IGPT_OK;
 }
@@ -9230,8 +9232,8 @@ IGPT__EXACT_ENTRY(igpt_mask_jigsaw,
   return IGPT_OK;
 }
 
-/* For every hidden row of a pass: a draft of its token, and (in nats) how certain the model is, the
-   probability of its favourite colour. */
+/* For every hidden row of a pass: a draft of its token, and, in s->nats, how certain the model is:
+   the probability of its favourite colour. */
 static igpt_result igpt__draft(igpt_session *s, const igpt__pass *pass,
                                const igpt_sample_desc *desc, uint64_t picture, int round)
 {
@@ -9295,7 +9297,7 @@ IGPT__ENTRY(igpt_fill,
     pass.mask = s->hidden;
     for (round = 0; round < d.rounds && !result; round++) {
       igpt__stage(s, first * rounds + pass.count * (size_t)round, pass.count, count * rounds);
-      result = igpt__forward_stream(s, &pass, NULL);
+      result = igpt__forward_stream(s, &pass);
       if (!result) result = igpt__draft(s, &pass, &d, d.first + first, round);
       for (b = 0; b < pass.count && !result; b++) {
         uint8_t *hidden = s->hidden + b * s->T;
@@ -9606,13 +9608,12 @@ static void igpt__encode_chunk(void *arg, size_t index, int worker)
 }
 
 /* A table for each worker, and the centres as the kernel wants them. */
-static igpt_result igpt__encode_open(igpt__encode *job, igpt__block *block,
-                                     const igpt_encode_desc *desc)
+static void igpt__encode_open(igpt__encode *job, igpt__block *block,
+                              const igpt_encode_desc *desc)
 {
   igpt__arena arena;
   size_t i, j, workers = (size_t)igpt__workers(&desc->runner);
   int pass;
-  igpt_result result;
   memset(&arena, 0, sizeof arena);
   for (pass = 0; pass < 2; pass++) {
     igpt__cells *cells = (igpt__cells *)igpt__take(&arena, workers, sizeof *cells);
@@ -9621,9 +9622,8 @@ static igpt_result igpt__encode_open(igpt__encode *job, igpt__block *block,
       job->cells = cells;
       break;
     }
-    result = igpt__block_open(block, igpt__with_alignment(arena.used), NULL, 0, &desc->allocator,
-                              NULL);
-    if (result) return result;
+    if (igpt__block_open(block, igpt__with_alignment(arena.used), NULL, 0, &desc->allocator, NULL))
+      return;
     arena.base = block->aligned;
     arena.used = 0;
   }
@@ -9634,7 +9634,6 @@ static igpt_result igpt__encode_open(igpt__encode *job, igpt__block *block,
     job->cells[i].nodes = IGPT__CELLS;
     memset(job->cells[i].kind, IGPT__NODE_NEW, sizeof job->cells[i].kind);
   }
-  return IGPT_OK;
 }
 
 IGPT__ENTRY(igpt_palette_encode,
@@ -9924,7 +9923,7 @@ static uint64_t igpt__rng_below64(igpt_rng *rng, uint64_t bound)
   return draw % bound;
 }
 
-/* The colour at place `at` of the line on which each takes weight * gap (gaps null: weight). */
+/* The colour at place `at` of the line on which each takes weight * gap (gap null: weight). */
 static size_t igpt__kmeans_pick(const igpt__kmeans *km, uint64_t at, const uint32_t *gap)
 {
   size_t run = 0, i, end;
@@ -10136,6 +10135,7 @@ static igpt_result igpt__kmeans_lloyd(igpt__kmeans *km, igpt_kmeans_report *repo
   memset(km->owner, 255, km->distinct * sizeof *km->owner);
   result = igpt__kmeans_round(km, &moved, &error);
   while (result == IGPT_OK && moved && report->iterations < rounds) {
+    km->done += km->share;
     for (i = 0; i < km->colours; i++)
       if (km->cluster[i].weight == 0) {
         result = igpt__kmeans_repair(km, i);
@@ -10147,7 +10147,6 @@ static igpt_result igpt__kmeans_lloyd(igpt__kmeans *km, igpt_kmeans_report *repo
         km->centre[i][j] = igpt__palette_step((double)km->cluster[i].sum[j] /
                                               (double)km->cluster[i].weight);
     report->iterations++;
-    km->done += km->share;
     previous = error;
     result = igpt__kmeans_round(km, &moved, &error);
     if (desc->tolerance > 0 && previous - error < (double)desc->tolerance * previous) break;
@@ -10156,15 +10155,15 @@ static igpt_result igpt__kmeans_lloyd(igpt__kmeans *km, igpt_kmeans_report *repo
   return result;
 }
 
-/* The name, cut to fit at the end of a whole UTF-8 character. */
+/* The name, cut to fit at the end of a whole UTF-8 character; it may be the palette's own. */
 static void igpt__palette_name(igpt_palette *palette, const char *name)
 {
   size_t n = 0;
   while (name[n] && n + 1 < sizeof palette->name) n++;
   if (name[n])
     while (n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80) n--;
-  memcpy(palette->name, name, n);
-  palette->name[n] = 0;
+  memmove(palette->name, name, n);
+  memset(palette->name + n, 0, sizeof palette->name - n);
 }
 
 /* Pixels into the map, then the numbers of its bits. */
@@ -10330,7 +10329,7 @@ IGPT__ENTRY(igpt_palette_fit,
     }
   }
   if (result == IGPT_OK) {
-    memset(out, 0, sizeof *out);
+    memset(out->centre, 0, sizeof out->centre);
     out->colours = km->colours;
     igpt__palette_name(out, desc.name ? desc.name : "k-means");
     for (i = 0; i < km->colours; i++)
@@ -10341,6 +10340,7 @@ IGPT__ENTRY(igpt_palette_fit,
   igpt__block_close(&map_block, &desc.allocator);
   return result;
 }
+
 /* ==== 15. linear probe =======================================================================
 
    How good are the features of a layer? Fit the simplest classifier to them and count its errors.
@@ -10359,7 +10359,7 @@ IGPT__ENTRY(igpt_palette_fit,
    steps. But at W = 0, where p = 1/K, the curvature is known: M / K for every class, with M the
    mean of x x^T, (D+1,D+1), where x ends with a 1 for b. M, of 16 D rows, is what H begins with:
    the first step is Newton's, and those after it only follow p as it departs from 1/K. The features
-   of tests/probe.c take 14 steps instead of 223. M costs 16 D^3 operations, as much as two
+   of tests/probe.c take 14 steps instead of 229. M costs 16 D^3 operations, as much as two
    evaluations if D is 512, K is 10 and N 50,000.
 
    Rows are read once an evaluation: 32 of them stay in the cache between the two products, W x and
@@ -10384,7 +10384,7 @@ struct igpt_probe {
 
 #define IGPT__PROBE_MEMORY 10     /* pairs of L-BFGS */
 #define IGPT__PROBE_ROWS 32       /* rows between the two products */
-#define IGPT__PROBE_SLOTS 16      /* chunks of a span */
+#define IGPT__PROBE_SLOTS 16      /* chunks of a span: of the rows between two looks at the watch */
 #define IGPT__PROBE_BLOCK 1024    /* parameters of a task that adds up slots */
 #define IGPT__PROBE_COLUMNS 128   /* features of a task that finds means */
 #define IGPT__PROBE_MOMENTS 256   /* rows that M grows by */
@@ -10493,7 +10493,7 @@ static void igpt__probe_chunk(void *arg, size_t index, int worker)
   size_t from = fit->first + index * fit->chunk;
   size_t to = igpt__min_size(from + fit->chunk, fit->first + fit->count), at;
   float spoiled = 0;              /* NaN once a logit is not finite */
-  memset(own, 0, sizeof own);     /* columns of which fewer rows are left have numbers too */
+  memset(own, 0, sizeof own);     /* where fewer rows are left, the other columns are finite too */
   memset(delta, 0, IGPT__PROBE_ROWS * classes * sizeof *delta);
   if (index >= fit->used) {
     memset(sums, 0, fit->parameters * sizeof *sums);
@@ -10645,7 +10645,7 @@ static void igpt__probe_moment(void *arg, size_t index, int worker)
 /* M from 16 D rows, evenly chosen. */
 static igpt_result igpt__probe_gather(igpt__fit *fit)
 {
-  size_t d = fit->features, total = igpt__min_size(fit->rows, 16 * d), i;
+  size_t d = fit->features, total = igpt__min_size(fit->rows, 16 * d), i, j;
   memset(fit->m, 0, fit->side * fit->ldm * sizeof(float));
   memset(fit->some, 0, IGPT__PROBE_MOMENTS * fit->ldm * sizeof(float));
   for (fit->first = 0; fit->first < total; fit->first += fit->count) {
@@ -10656,6 +10656,7 @@ static igpt_result igpt__probe_gather(igpt__fit *fit)
       float *to = fit->some + i * fit->ldm;
       memcpy(to, fit->x + row * d, d * sizeof *to);
       if (fit->minus_mean) fit->kernels->add(to, fit->minus_mean, d);
+      for (j = 0; fit->inverse && j < d; j++) to[j] = (float)((double)to[j] * fit->inverse[j]);
       if (fit->side > d) to[d] = 1;
     }
     igpt__run(&fit->desc.runner, igpt__probe_moment, fit,
@@ -10665,37 +10666,37 @@ static igpt_result igpt__probe_gather(igpt__fit *fit)
   return IGPT_OK;
 }
 
-/* M / rows + K / (C N), the curvature times K, becomes a lower triangle L with L L^T equal to it
-   but for `size`, and for the part of 1e-4 that keeps float32 from losing the smallest directions.
-   If it is not positive nevertheless, there is no M. */
-static void igpt__probe_factor(igpt__fit *fit)
+/* M, a sum until here, is divided by its rows, and gets K / (C N) on the diagonal of W: the
+   curvature times K. It becomes a lower triangle L with L L^T equal to it but for `size`, and for
+   the part of 1e-4 that keeps float32 from losing the smallest directions. If it is not positive
+   nevertheless, there is no M. */
+static igpt_result igpt__probe_factor(igpt__fit *fit)
 {
   const igpt_kernels *kernels = fit->kernels;
   size_t ldm = fit->ldm, d = fit->features, i, j;
   double decay = (double)fit->classes / (fit->desc.inverse_l2 * (double)fit->rows);
   for (i = 0; i < fit->side; i++) {
     float *row = fit->m + i * ldm;
-    double scale = i < d && fit->inverse ? fit->inverse[i] : 1, own;
-    own = (double)row[i] / (double)fit->count * scale * scale + (i < d ? decay : 0);
+    const double own = (double)row[i] / (double)fit->count + (i < d ? decay : 0);
     fit->size[i] = own > 0 ? (float)sqrt(own) : 1;
-    for (j = 0; j < i; j++) {
-      double other = j < d && fit->inverse ? fit->inverse[j] : 1;
-      row[j] = (float)((double)row[j] / (double)fit->count * scale * other /
+    for (j = 0; j < i; j++)
+      row[j] = (float)((double)row[j] / (double)fit->count /
                        ((double)fit->size[i] * (double)fit->size[j]));
-    }
     row[i] = 1.0001f;
   }
   for (i = 0; i < fit->side; i++) {
     float *row = fit->m + i * ldm;
+    if (i % 64 == 0 && igpt__stopped(&fit->desc.watch, 0)) return IGPT_CANCELLED;
     for (j = 0; j < i; j++)
       row[j] = (row[j] - kernels->dot(row, fit->m + j * ldm, j)) / fit->m[j * ldm + j];
     row[i] -= kernels->dot(row, row, i);
     if (!(row[i] > 0)) {
       fit->side = 0;
-      return;
+      break;
     }
     row[i] = sqrtf(row[i]);
   }
+  return IGPT_OK;
 }
 
 typedef struct igpt__turn_by {
@@ -10795,7 +10796,8 @@ static void igpt__lbfgs_direction(igpt__fit *fit, double *direction, const doubl
    Wolfe). Where the differences of f are lost in float32's rounding, slopes still tell: the second
    form of "low enough" is that of Hager and Zhang. An interval [low, high] is kept, low where the
    slope is still steep, high where f is too high, and divided where the line through both slopes
-   vanishes. Writes the new point, value and gradient; *found is 0 if there is no such t. */
+   vanishes, or in the middle if f does not rise at high. Writes the new point, value and gradient;
+   *found is 0 if there is no such t. */
 static igpt_result igpt__lbfgs_search(igpt__fit *fit, int *found, double *value, double *point,
                                       double *gradient, const double *from,
                                       const double *direction, double value0, double slope0,
@@ -10840,8 +10842,9 @@ static igpt_result igpt__lbfgs_search(igpt__fit *fit, int *found, double *value,
   return IGPT_OK;
 }
 
-/* Why a loss is not finite: a feature, or else what the sentence says. At W = 0 every feature that
-   is finite gives a logit of 0, so that a fit that has begun need not have looked for others. */
+/* Why a loss is not finite: a feature, or else what the sentence says. At W = 0 a finite feature
+   gives a logit of 0, and any other one a NaN: the first evaluation finds them, and only then are
+   they looked for, here. */
 static igpt_result igpt__probe_spoiled(const igpt__fit *fit, const char *sentence, double a,
                                        double b)
 {
@@ -10866,8 +10869,8 @@ static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
   memset(x, 0, n * sizeof *x);
   result = igpt__probe_evaluate(fit, &value, g, x, 0);
   if (result == IGPT_OK && fit->side) result = igpt__probe_gather(fit);
+  if (result == IGPT_OK && fit->side) result = igpt__probe_factor(fit);
   if (result) return result;
-  if (fit->side) igpt__probe_factor(fit);
   for (;;) {
     report->objective = value;
     report->gradient = igpt__largest64(g, n);
@@ -10885,7 +10888,7 @@ static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
                                   slope, t, done);
       if (result) return result;
     }
-    if (!found) {                 /* forget the curvature and try once straight down, then stop */
+    if (!found) {                 /* forget the changes and try once with the first H, then stop */
       if (pairs == 0) break;
       pairs = 0;
       continue;
@@ -13080,7 +13083,7 @@ static void igpt__npy_element(igpt_npy_type type, const unsigned char *from, dou
       memcpy(&u64, from, 8);
       *fits = u64 <= INT64_MAX;
       *whole = *fits ? (int64_t)u64 : 0;
-      *real = (double)u64;
+      *real = (double)(float)u64;
       return;
     case IGPT_NPY_F32:
       memcpy(&f32, from, 4);
@@ -13092,7 +13095,7 @@ static void igpt__npy_element(igpt_npy_type type, const unsigned char *from, dou
       *fits = 0;
       return;
   }
-  *real = (double)*whole;
+  *real = (double)(float)*whole;  /* rounded once */
 }
 
 /* Either `floats` or `wholes` is wanted. */
@@ -13298,6 +13301,12 @@ igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *l
     return igpt__fail(log, IGPT_READ_ERROR, "%s: cannot open: %s", path, igpt__errno_text());
   if (igpt__file_size(file, &out->size)) {
     igpt__fail(log, IGPT_READ_ERROR, "%s: has no size: %s", path, igpt__errno_text());
+    (void)fclose(file);
+    memset(out, 0, sizeof *out);
+    return IGPT_READ_ERROR;
+  }
+  if (out->size && (igpt__seek(file, 0) || fgetc(file) == EOF)) {       /* a folder */
+    igpt__fail(log, IGPT_READ_ERROR, "%s: cannot be read: %s", path, igpt__errno_text());
     (void)fclose(file);
     memset(out, 0, sizeof *out);
     return IGPT_READ_ERROR;

@@ -1,10 +1,10 @@
 /* cc -O2 -I. -o 04_complete examples/04_complete.c -lm -pthread
 
-   Completion, the paper's most famous picture: the upper half is given, the model paints the
-   lower one, pixel by pixel. The pictures here are rings around the centre, each of a random
-   colour, so what belongs below can be known from what stands above, if you look at the right
-   place; nothing tells the model so. It trains for some seconds, with a thread for every
-   processor, and then completes pictures that it has not seen. $ marks a wrong pixel.            */
+   Completion, what Image GPT is known for: the upper half is given, the model paints the lower
+   one, pixel by pixel. The pictures here are rings around the centre, each of a random colour, so
+   what belongs below can be known from what stands above, if you look at the right place; nothing
+   tells the model so. It trains for some seconds, with a thread for every processor, and then
+   completes pictures that it has not seen. $ marks a wrong pixel.                                */
 
 #include <math.h>
 #include <stdio.h>
@@ -18,12 +18,15 @@ enum { SIDE = 10, T = SIDE * SIDE, HALF = T / 2, COLOURS = 8, RINGS = SIDE / 2 }
 enum { BATCH = 32, STEPS = 150, TESTS = 64, SHOWN = 3 };
 
 /* Square rings: a pixel's ring is its distance from the nearest edge. 8 colours and 5 rings are
-   32768 pictures, of which training sees less than a sixth. */
-static void draw(uint16_t *tokens, igpt_rng *rng)
+   32768 pictures. An eighth of them is for the test, those whose colours sum to a multiple of 8; of
+   the others training sees less than a sixth. */
+static void draw(uint16_t *tokens, igpt_rng *rng, int test)
 {
   uint16_t ring[RINGS];
-  int i, x, y;
-  for (i = 0; i < RINGS; i++) ring[i] = (uint16_t)igpt_rng_below(rng, COLOURS);
+  int i, x, y, sum;
+  do {
+    for (sum = i = 0; i < RINGS; i++) sum += ring[i] = (uint16_t)igpt_rng_below(rng, COLOURS);
+  } while ((sum % COLOURS == 0) != test);
   for (y = 0; y < SIDE; y++)
     for (x = 0; x < SIDE; x++) {
       const int across = x < SIDE - 1 - x ? x : SIDE - 1 - x;
@@ -54,7 +57,7 @@ static void train(igpt_session *session, igpt_model *model, igpt_rng *rng)
   batch.tokens = tokens;
   batch.count = BATCH;
   for (step = 0; step < STEPS; step++) {
-    for (i = 0; i < BATCH; i++) draw(tokens + i * T, rng);
+    for (i = 0; i < BATCH; i++) draw(tokens + i * T, rng, 0);
     must(igpt_backward(session, &losses, &batch, NULL), "igpt_backward");
     adam.rate = (float)igpt_schedule(&schedule, step);
     must(igpt_step(session, model, NULL, &adam), "igpt_step");
@@ -63,13 +66,14 @@ static void train(igpt_session *session, igpt_model *model, igpt_rng *rng)
   }
 }
 
-/* Completes fresh pictures, always the same; returns the part of the lower pixels that is right. */
+/* Completes pictures of the test, always the same; returns the part of the lower pixels that is
+   right. */
 static double complete(igpt_session *session, uint16_t *truth, uint16_t *tokens)
 {
   igpt_rng rng = igpt_rng_seed(2, 0);
   igpt_sample_desc how = {0};
   int i, right = 0;
-  for (i = 0; i < TESTS; i++) draw(truth + i * T, &rng);
+  for (i = 0; i < TESTS; i++) draw(truth + i * T, &rng, 1);
   memcpy(tokens, truth, TESTS * T * sizeof *tokens);
   how.keep = HALF;                            /* tokens at the front that are given */
   how.top_k = 1;                              /* always the most likely; 0 draws by probability */

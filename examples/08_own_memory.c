@@ -37,7 +37,7 @@ static void run_backwards(void *user, igpt_task *task, void *arg, size_t count)
   while (count-- > 0) task(arg, count, (int)(count % 2));
 }
 
-/* Asked every few milliseconds of a long call; anything but 0 stops it. */
+/* Asked after nearly every product of the network; anything but 0 stops the call. */
 static int poll(void *user, double done)
 {
   int *left = (int *)user;

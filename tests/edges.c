@@ -921,6 +921,8 @@ TEST(paths_of_nothing)
   CHECK_SAYS(igpt_file_open(NULL, "x", &log), IGPT_BAD_ARGUMENT, "out is null");
   CHECK_SAYS(igpt_file_open(&source, NULL, &log), IGPT_BAD_ARGUMENT, "path is null");
   CHECK(source.read == NULL);
+  CHECK_SAYS(igpt_file_open(&source, ".", &log), IGPT_READ_ERROR, ".: ");     /* a folder */
+  CHECK(source.read == NULL && source.size == 0);
   igpt_file_close(NULL);
   source.read = give_header;                  /* somebody else's: not a FILE to be closed */
   source.user = &log;

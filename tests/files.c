@@ -2125,6 +2125,8 @@ TEST(arrays_are_the_same_bytes_everywhere)
     } else {
       CHECK_INT(igpt_npy_read_i64(&npy, wholes_back, 0, MANY, &source), IGPT_OK);
       CHECK(memcmp(wholes, wholes_back, sizeof wholes) == 0);
+      CHECK_INT(igpt_npy_read_f32(&npy, reals_back, 0, MANY, &source), IGPT_OK);
+      for (i = 0; i < MANY; i++) CHECK(reals_back[i] == (float)wholes[i]);    /* rounded once */
     }
     paper_clear(&file);
   }

@@ -886,7 +886,7 @@ TEST(masks_of_blocks)
     if (at[i] > most) most = at[i];
     if (at[i] < least) least = at[i];
   }
-  CHECK(least / most > 0.85);
+  CHECK(least / most > 0.93);
   CHECK_INT(igpt_mask_blocks(&rng, mask, ROWS, COLUMNS, 100, 1), IGPT_OK);
   CHECK(all_bytes(mask, 1, T));
   memset(mask, 7, T);

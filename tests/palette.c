@@ -787,6 +787,9 @@ TEST(names)
   strcpy(name, "cifar10-512");
   CHECK_INT(igpt_palette_fit(&p, NULL, rgb, 1, &desc), IGPT_OK);
   CHECK(strcmp(p.name, "cifar10-512") == 0);
+  desc.name = p.name;                         /* stays */
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, 1, &desc), IGPT_OK);
+  CHECK(strcmp(p.name, "cifar10-512") == 0);
 }
 
 TEST(cancelled)

@@ -109,34 +109,41 @@ static void tangled(float *x, int32_t *labels, size_t n, size_t d, size_t k)
   part_free(mixed);
 }
 
-/* The curvature at W = 0 sorts the directions out. Where it cannot be had, because squares of
-   features are too large for float32, the way is long and its end the same. */
+/* The curvature at W = 0 sorts the directions out, of features of any size. Where it is left out,
+   as there are too many features, of which all but the first say nothing, the way is long and its
+   end the same. */
 TEST(tangled_features)
 {
-  enum { N = 1500, D = 24, K = 3 };
-  float *x = part_floats(N * D);
+  enum { N = 1500, D = 24, K = 3, WIDE = IGPT__PROBE_WIDEST + 1 };
+  float *x = part_floats(N * D), *wide = TEST_AMOUNT(part_floats((size_t)N * WIDE), NULL);
   int32_t labels[N];
-  int standardise;
+  igpt_probe_desc desc = {0};
+  igpt_probe_report quick, other;
+  igpt_probe *probe;
   size_t i;
   tangled(x, labels, N, D, K);
-  for (standardise = 0; standardise < 2; standardise++) {
-    igpt_probe_desc desc = {0};
-    igpt_probe_report quick, slow;
-    igpt_probe *probe;
-    desc.standardise = standardise;
-    CHECK_INT(igpt_probe_fit(&probe, &quick, x, labels, N, D, &desc), IGPT_OK);
+  CHECK_INT(igpt_probe_fit(&probe, &quick, x, labels, N, D, &desc), IGPT_OK);
+  igpt_probe_destroy(probe);
+  CHECK(quick.converged && quick.iterations <= 20);
+  desc.standardise = 1;
+  CHECK_INT(igpt_probe_fit(&probe, &quick, x, labels, N, D, &desc), IGPT_OK);
+  igpt_probe_destroy(probe);
+  CHECK(quick.converged && quick.iterations <= 20);
+  if (wide) {
+    memset(wide, 0, (size_t)N * WIDE * sizeof *wide);
+    for (i = 0; i < N; i++) memcpy(wide + i * WIDE, x + i * D, D * sizeof *x);
+    CHECK_INT(igpt_probe_fit(&probe, &other, wide, labels, N, WIDE, &desc), IGPT_OK);
     igpt_probe_destroy(probe);
-    CHECK(quick.converged);
-    CHECK(quick.iterations <= 20);
-    if (!standardise) continue;
-    for (i = 0; i < N * D; i++) x[i] *= 1e25f;
-    CHECK_INT(igpt_probe_fit(&probe, &slow, x, labels, N, D, &desc), IGPT_OK);
-    igpt_probe_destroy(probe);
-    CHECK(slow.converged);
-    CHECK(slow.iterations >= 3 * quick.iterations);
-    CHECK_NEAR(slow.objective, quick.objective, 1e-5);
-    printf("        %d and %d iterations\n", quick.iterations, slow.iterations);
+    CHECK(other.converged && other.iterations >= 3 * quick.iterations);
+    CHECK_NEAR(other.objective, quick.objective, 1e-5);
+    printf("        %d and %d iterations\n", quick.iterations, other.iterations);
+    part_free(wide);
   }
+  for (i = 0; i < N * D; i++) x[i] *= 1e25f;
+  CHECK_INT(igpt_probe_fit(&probe, &other, x, labels, N, D, &desc), IGPT_OK);
+  igpt_probe_destroy(probe);
+  CHECK(other.converged && other.iterations <= 20);
+  CHECK_NEAR(other.objective, quick.objective, 1e-5);
   part_free(x);
 }
 
@@ -277,6 +284,35 @@ TEST(standardise_far_from_zero)
     CHECK_NEAR(igpt_probe_weights(q, NULL, NULL)[i], igpt_probe_weights(p, NULL, NULL)[i], 1e-4);
   igpt_probe_destroy(p);
   igpt_probe_destroy(q);
+}
+
+/* A feature of any size is as good as one around 1: its square may be more than a float holds. */
+TEST(standardise_large_and_small)
+{
+  static const float sizes[] = { 1e-15f, 1e10f, 1e20f };
+  enum { N = 200, D = 3 };
+  float x[N * D];
+  int32_t labels[N], guessed[N];
+  igpt_rng rng = igpt_rng_seed(18, 0);
+  size_t s, i;
+  for (i = 0; i < N; i++) labels[i] = (int32_t)(i % 2);
+  for (s = 0; s < 3; s++) {
+    igpt_probe_desc desc = {0};
+    igpt_probe_report report;
+    igpt_probe *probe = NULL;
+    int right = 0;
+    for (i = 0; i < N * D; i++) {
+      x[i] = 2 * igpt_rng_uniform(&rng) - 1;
+      if (i % D == 1) x[i] = sizes[s] * ((float)labels[i / D] + 0.4f * x[i]);
+    }
+    desc.standardise = 1;
+    CHECK_INT(igpt_probe_fit(&probe, &report, x, labels, N, D, &desc), IGPT_OK);
+    CHECK(report.converged && report.objective < 0.1);
+    CHECK_INT(igpt_probe_predict(probe, guessed, NULL, x, N), IGPT_OK);
+    for (i = 0; i < N; i++) right += guessed[i] == labels[i];
+    CHECK(right >= N - 2);
+    igpt_probe_destroy(probe);
+  }
 }
 
 /* More features than its matrix of second moments takes: found without one. */
@@ -617,6 +653,7 @@ int main(void)
   RUN(gradient);
   RUN(two_classes_by_hand);
   RUN(standardise_far_from_zero);
+  RUN(standardise_large_and_small);
   RUN(wide_features);
   RUN(small_losses_are_exact);
   RUN(sgd_comes_near);
