@@ -39,7 +39,7 @@
       2  declarations     all that you can call      11  the network     forward and backward
       3  compiler glue                               12  training        AdamW, schedules
       4  small tools      sizes, memory, sentences   13  sampling        decoding with a cache
-      5  random numbers   Philox                     14  palette         k-means, encode, decode
+      5  random numbers   Philox; table of kernels   14  palette         k-means, encode, decode
       6  the kernels      once an instruction set    15  linear probe    logistic regression
       7  bfloat16         AMX's tiles, dot products  16  files           safetensors, npy
       8  detection        which processor is this    17  paths, threads  the optional parts
@@ -189,11 +189,11 @@
 
    The kernels are compiled for each instruction set in the same file, and a session picks its row
    of them when it is created (desc.isa). Same build, instruction set, precision and batch: the same
-   bits. Matrix products are even the same on AVX2, AVX-512 and NEON, and sampling with the cache
-   gives the bits of the full pass; on 32-bit x86 without SSE's arithmetic, where clang and gcc's
-   own dialects keep more than a float, only with gcc -std=c99. GENERIC is plain C and the
-   definition of all others; the tests compare. WASM is the one row that is chosen when compiling,
-   with -msimd128.
+   bits. Matrix products are even the same on AVX2, AVX-512 and NEON (but for sums that round to the
+   smallest normal number), and sampling with the cache gives the bits of the full pass; on 32-bit
+   x86 without SSE's arithmetic, where clang and gcc's own dialects keep more than a float, only
+   with gcc -std=c99. GENERIC is plain C and the definition of all others; the tests compare. WASM
+   is the one row that is chosen when compiling, with -msimd128.
 
    AMX and AVX512_BF16 are no rows of kernels: they multiply bfloat16. BF16 sessions alone use one
    of them, for products and attention, with activations in bfloat16, beside the row of AVX-512, if
@@ -208,8 +208,9 @@
 
    On x86-64, AArch64 and systems with <fenv.h>, calls and tasks compute in a state of their own,
    rounding to nearest, whatever the host has set, and leave rounding mode, exception flags and
-   traps of every thread as they were. Callbacks see the library's state. On x86-64 and AArch64 what
-   a session or a probe computes has no denormals, so that they never slow it; files keep them.
+   traps of every thread as they were. Callbacks see the library's state. On x86-64, and on AArch64
+   but with MSVC, what a session or a probe computes has no denormals, so that they never slow it;
+   files keep them.
 
    ---- errors -----------------------------------------------------------------------------------
 
@@ -411,7 +412,7 @@ IGPTDEF const char *igpt_isa_name(igpt_isa isa);       /* "auto", "generic", "av
    allocation). IGPT_UNSUPPORTED, IGPT_SELFTEST_FAILED or IGPT_OK. */
 IGPTDEF igpt_result igpt_selftest(igpt_isa isa);
 
-/* The kernels themselves, for tests, benchmarks and the curious; described in part 6.
+/* The kernels themselves, for tests, benchmarks and the curious; described in part 5.
    Null if `isa` is not supported; AMX and AVX512_BF16 have those of AVX512. */
 typedef struct igpt_kernels igpt_kernels;
 IGPTDEF const igpt_kernels *igpt_kernels_for(igpt_isa isa);
@@ -961,7 +962,7 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__SELF "igpt.h"
 #endif
 
-/* Inside the assertions of the host's choice: states that the code itself guarantees. */
+/* The host's assertion, if it gives one, of what the code itself guarantees. */
 #ifndef IGPT_ASSERT
 #define IGPT_ASSERT(condition) ((void)0)
 #endif
@@ -992,7 +993,8 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__AMX 0
 #endif
 
-#if !defined(IGPT_NO_SIMD) && (defined(__aarch64__) || defined(_M_ARM64))
+#if !defined(IGPT_NO_SIMD) && !defined(__AARCH64EB__) && \
+    (defined(__aarch64__) || defined(_M_ARM64))
 #define IGPT__NEON 1              /* part of the 64-bit baseline: nothing to detect */
 #include <arm_neon.h>
 #else
@@ -1033,11 +1035,11 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__INLINE static inline
 #endif
 
-/* What lies `bytes` behind p, to be asked for: there may be nothing, which only a pointer minds. */
+/* The address `bytes` beyond p, to be asked for. Nothing need be there, which a pointer minds. */
 #define IGPT__BEYOND(p, bytes) ((const void *)((uintptr_t)(p) + (bytes)))
 
-/* Without these gcc -O2 falls from 103 to 36 GFLOP/s on AVX2: the accumulators leave the
-   registers. */
+/* Without this pragma gcc -O2 falls from 103 to 36 GFLOP/s on AVX2: the accumulators leave
+   the registers. */
 #if defined(__clang__)
 #define IGPT__UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -1046,9 +1048,9 @@ IGPTDEF void        igpt_pool_destroy(igpt_pool *pool);  /* null is fine */
 #define IGPT__UNROLL
 #endif
 
-/* x as a float and no more. The x87 computes in 80 bits (-1: here and there), and compilers keep
-   them across a cast that should drop them: clang always, gcc without -std=c99. Memory does drop
-   them. */
+/* x as a float and no more. The x87 computes in 80 bits (a method of 2; of -1: here and there), and
+   compilers keep them across a cast that should drop them: clang always, gcc without -std=c99.
+   Memory does drop them. */
 #if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 2 || __FLT_EVAL_METHOD__ == -1)
 IGPT__INLINE float igpt__single(float x)
 {
@@ -1070,7 +1072,8 @@ IGPT__INLINE float igpt__single(float x)
 /* ==== 4. small tools =========================================================================
 
    What everything else stands on: the error table, one formatter for the sentences in the log,
-   size arithmetic that cannot wrap, an arena, and the loop over tasks.                           */
+   size arithmetic that cannot wrap, an arena, the processor's state, the loop over tasks, and
+   bfloat16.                                                                                      */
 
 const char *igpt_error_string(igpt_result result)
 {
@@ -1102,17 +1105,19 @@ static size_t igpt__put_integer(char *text, size_t capacity, size_t used, uint64
   return igpt__put_text(text, capacity, used, digits + n);
 }
 
-/* Six significant digits, good enough for a sentence. */
+/* Six decimals, of the number or, below 1e-4 and from 1e9 on, of what stands before its exponent:
+   good enough for a sentence. */
 static size_t igpt__put_real(char *text, size_t capacity, size_t used, double value)
 {
   int exponent = 0, i;
   double scaled;
   if (!(value == value)) return igpt__put_text(text, capacity, used, "nan");
   if (value < 0) { used = igpt__put_text(text, capacity, used, "-"); value = -value; }
-  if (value > 1.7e308) return igpt__put_text(text, capacity, used, "inf");
+  if (value - value != 0) return igpt__put_text(text, capacity, used, "inf");
   if (value > 0 && (value < 1e-4 || value >= 1e9)) {
     while (value >= 10) { value /= 10; exponent++; }
     while (value < 1) { value *= 10; exponent--; }
+    if (value >= 9.9999995) { value = 1; exponent++; }
   }
   scaled = value + 0.5e-6;
   used = igpt__put_integer(text, capacity, used, (uint64_t)scaled);
@@ -1136,7 +1141,7 @@ static size_t igpt__put_real(char *text, size_t capacity, size_t used, double va
   return used;
 }
 
-/* A formatter of four words, so that the library needs no stdio:
+/* A formatter of five words, so that the library needs no stdio:
    %s const char *, %d int, %z size_t, %u uint64_t, %g double. */
 static void igpt__format(char *text, size_t capacity, const char *format, va_list args)
 {
@@ -1211,9 +1216,9 @@ static size_t igpt__divide_up(size_t a, size_t b) { return a / b + (a % b != 0);
 
 #define IGPT__ALIGN 64            /* a cache line, and the widest vector */
 
-/* Linux gives a program pages of 4 KB, of which a model has more than a processor remembers where
-   they are, unless it is told that larger ones are welcome. <sys/mman.h> declares the call only to
-   those who asked before the first include. */
+/* Linux gives a program pages of 4 KB. A model has more of them than a processor can keep the
+   addresses of, so larger ones are asked for. <sys/mman.h> declares the call only to those who
+   asked before the first include. */
 #ifdef IGPT__HUGE_PAGES
 extern int igpt__madvise(void *from, size_t bytes, int advice) __asm__("madvise");
 #endif
@@ -1277,9 +1282,10 @@ typedef struct igpt__block {
   char  *aligned;
 } igpt__block;
 
-/* `bytes` already has room for aligning (igpt__with_alignment). memory may be null. */
+/* What to ask for, so that `bytes` are left after aligning */
 static size_t igpt__with_alignment(size_t bytes) { return igpt__size_add(bytes, IGPT__ALIGN - 1); }
 
+/* `bytes` already has room for aligning. memory may be null. */
 static igpt_result igpt__block_open(igpt__block *block, size_t bytes, void *memory,
                                     size_t memory_bytes, const igpt_allocator *allocator,
                                     const igpt_log *log)
@@ -1580,9 +1586,9 @@ enum {
 
 /* One constant instance per instruction set. Vectors are runs of floats at any alignment; any
    length, zero included; nothing outside is touched. An element's result depends on its own inputs
-   alone and not on its place, and is the same bit for bit in all rows but GENERIC and WASM, which
-   have no fused multiply-add. Only sums over a vector depend on W. Pointers do not overlap unless
-   said. */
+   alone and not on its place, and, if these are finite, is the same bit for bit in all rows but
+   WASM, which has no fused multiply-add, and GENERIC, where the compiler decides. Only sums over a
+   vector depend on W. Pointers do not overlap unless said. */
 struct igpt_kernels {
   igpt_isa isa;
   int width;                      /* W, floats in a vector */
@@ -1633,7 +1639,7 @@ struct igpt_kernels {
                  size_t m, size_t n, size_t k);
 
   double (*sum_squares)(const float *x, size_t n);          /* in float64 */
-  float  (*maximum)(const float *x, size_t n);              /* minus infinity for n = 0 */
+  float  (*maximum)(const float *x, size_t n);    /* minus infinity for n = 0; a NaN may be lost */
   void   (*axpy)(float *y, float a, const float *x, size_t n);           /* y += a x */
   void   (*add)(float *y, const float *x, size_t n);                     /* y += x */
   void   (*scale)(float *y, float a, size_t n);                          /* y *= a */
@@ -1764,12 +1770,12 @@ typedef struct igpt__tiles {
 
 enum {
   IGPT__ATTEND_KEYS = 64,         /* whose scores for 32 queries are in the first cache */
-  IGPT__ATTEND_WAIT = 256,        /* keys, a multiple of these, after which P meets V */
+  IGPT__ATTEND_WAIT = 256,        /* keys (a multiple of ATTEND_KEYS) whose P waits for V */
   IGPT__BACK_TALL   = 128,        /* keys of a block of the backward pass, ... */
   IGPT__BACK_WIDE   = 256         /* ... and its queries */
 };
 
-
+/* Numbers, not panels: `count` lanes by k, both rounded up to whole panels and steps */
 static size_t igpt__panels(size_t count, size_t k)
 {
   return igpt__size_mul(igpt__size_round(count, IGPT__PANEL), igpt__size_round(k, IGPT__PANEL));
@@ -1812,7 +1818,8 @@ static size_t igpt__attend_floats(size_t T, size_t E)
   return igpt__max_size(forward, backward);
 }
 
-/* One instance of part 6 for each instruction set: the file includes itself for that part alone. */
+/* One instance of part 6 for each instruction set: the file includes itself for that part alone,
+   with IGPT__PASS 1 for plain C, 2 AVX2, 3 AVX-512, 4 NEON, 0 WebAssembly. */
 #define IGPT__PASS 1
 #include IGPT__SELF
 #if IGPT__X86
@@ -1832,9 +1839,9 @@ static size_t igpt__attend_floats(size_t T, size_t E)
 #include IGPT__SELF
 #endif
 
-/* And of part 7: on AMX's tiles, or by dot products. Tests define IGPT__TILES, the igpt__tiles that
-   sessions shall find, and have two more, on emulated tiles: all in plain C, and with the vectors
-   of the first. */
+/* And of part 7: 7 on AMX's tiles or by dot products. Tests define IGPT__TILES, the igpt__tiles
+   that sessions shall find, and have two more, on emulated tiles: 5 all in plain C, 6 with the
+   vectors of the first. */
 #ifdef IGPT__TILES
 #define IGPT__PASS 5
 #include IGPT__SELF
@@ -1859,16 +1866,18 @@ static size_t igpt__attend_floats(size_t T, size_t E)
    per instruction set, each time with another meaning of the same twenty-odd vector words: one
    float at a time in plain C (the definition, and the oracle of the tests), eight with AVX2,
    sixteen with AVX-512, four with NEON and with WebAssembly's SIMD128. The words name registers, so
-   that speed does not hang on a compiler's wish to vectorise, and every one of them rounds once, so
-   that it means the same everywhere. Where a product feeds a sum the word is FMA: compilers may not
-   fuse the rest, nor need to.
+   that speed does not hang on a compiler's wish to vectorise, and every one of them rounds once,
+   but for FMA in plain C and WebAssembly, which have to round the product too. Where a product
+   feeds a sum the word is FMA, so that nothing else is left for a compiler to fuse. What each
+   kernel has to do is said in the table at the end of part 5.
 
      V, W                 a vector, and its floats    MR, NR           rows and vectors of a tile
      LOAD STORE           W floats, any alignment     TR, DR           rows of `thin`, of `dots`
      NARROW               vectors of `narrow`, most
      LOADN STOREN         the first n, 0 < n < W      SPLAT            one float in every lane
      ADD SUB MUL DIV MAX  lane by lane                SQRT             correctly rounded
-     FMA(a,b,c)           a * b + c, rounded once     BELOW(x,y,a,b)   x < y ? a : b
+     FMA(a,b,c)           a * b + c, as said above    BELOW(x,y,a,b)   x < y ? a : b
+     ZERO()               0 in every lane
      WHOLE(t) POWER(t)    n and 2^n for t = n + IGPT__MAGIC
      BF16                 rounds to bfloat16, ties to even
      LOADH STOREH         W bfloat16, which STOREH rounds to
@@ -1908,7 +1917,7 @@ static size_t igpt__attend_floats(size_t T, size_t E)
   #define WHOLE(t) K(whole)(t)
   #define POWER(t) K(power)(t)
   #define BF16(v) igpt__round_bf16(v)
-  #define LOADH(p) K(loadh)(p)
+  #define LOADH(p) igpt__widen(*(p))
   #define STOREH(p, v) (*(p) = igpt__half(v))
   #define LOADB(p) ((float)*(p))
   #define STOREB(p, v) (*(p) = K(byte)(v))
@@ -2089,14 +2098,6 @@ static float K(power)(float t)
   bits = (bits << 23) + 0x3f800000u;
   memcpy(&power, &bits, sizeof power);
   return power;
-}
-
-static float K(loadh)(const uint16_t *p)
-{
-  uint32_t bits = (uint32_t)*p << 16;
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
 }
 
 static int8_t K(byte)(float x)     /* out of range, or NaN: to an end of it */
@@ -2459,7 +2460,7 @@ TARGET IGPT__INLINE void K(tile_rows)(float *c, size_t ldc, const float *a, cons
     }
 }
 
-/* A third or two of the tile, where no more rows are left: 64 = 5 * 12 + 4 */
+/* About a third or two of the tile, where no more rows are left: AVX-512 has 64 = 5 * 12 + 4. */
 TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b, size_t ldb,
                            size_t m, size_t k, int accumulate)
 {
@@ -2469,7 +2470,7 @@ TARGET static void K(tile)(float *c, size_t ldc, const float *a, const float *b,
 }
 
 /* `rows` <= TR rows of w by `vectors` vectors, or by `lanes` < W floats of one, added to m rows of
-   y: each piece of w is loaded once and used m times. Inlined with constants for all but m. */
+   y: each piece of w is loaded once and used m times. Inlined with constants for both. */
 TARGET IGPT__INLINE void K(thin_piece)(float *y, size_t ldy, const float *x, const float *w,
                                        size_t ldw, size_t m, size_t rows, size_t vectors,
                                        size_t lanes, int start, int round)
@@ -2555,7 +2556,7 @@ TARGET IGPT__INLINE V K(widen)(const void *w, size_t at, int bytes)
 
 /* Memory comes faster where it is asked for some time before it is used, and faster from several
    places at a time than from one: the rows of a few panels, side by side, some rows ahead. `whole`:
-   rows from the begin of a panel on, not such that other columns have brought before. */
+   these columns begin their panel; otherwise those before them have asked for its lines. */
 TARGET IGPT__INLINE void K(ahead)(const void *w, size_t at, size_t apart, int bytes, size_t vectors,
                                   int whole)
 {
@@ -2639,7 +2640,7 @@ TARGET IGPT__INLINE void K(narrow_piece)(float *y, size_t ldy, const float *x, c
     }
 }
 
-/* As many columns from j on as come in whole runs of `vectors` vectors: where the rest begins */
+/* The columns from j on that make whole runs of `vectors`. Returns where the rest begins. */
 TARGET IGPT__INLINE size_t K(narrow_runs)(float *y, size_t ldy, const float *x, const void *w,
                                           size_t ldw, size_t apart, int bytes, const float *scale,
                                           size_t m, size_t n, size_t k, int accumulate, size_t rows,
@@ -2705,7 +2706,7 @@ TARGET static void K(halve)(uint16_t *to, const float *from, size_t n)
   for (; i < n; i++) to[i] = igpt__half(from[i]);
 }
 
-/* What is not finite becomes NaN times zero, and stays in the sum. */
+/* What is not finite becomes a NaN when multiplied by zero, and stays in the sum. */
 TARGET static void K(peaks)(float *most, const float *x, size_t lanes, size_t k)
 {
   size_t p, i;
@@ -3464,15 +3465,16 @@ static const igpt_kernels K(kernels) = {
    through a small buffer, whence vectors bring them to C, whatever its edges.
 
    The instruction takes its second operand in pairs of k: row q of the tile has the elements 2q and
-   2q + 1 of column 0, then those of column 1, and so on. So packing is two motions, from float32
-   each: numbers that lie along k become rows of A as they are, those across k, two rows at a time,
-   become rows of B; where it is the other way round, pairs are transposed as if they were 32-bit
-   numbers, in registers. Nothing is transposed through memory.
+   2q + 1 of column 0, then those of column 1, and so on. So packing is two motions, from float32 or
+   from bfloat16: numbers that lie along k become rows of A as they are, those across k, two rows at
+   a time, become rows of B; where it is the other way round, pairs are transposed as if they were
+   32-bit numbers, in registers. Nothing is transposed through memory.
 
    AMD's processors since 2022 have no tiles, but the vectors that go with them: VDPBF16PS adds the
    products of 16 pairs to 16 sums, twice the multiply-adds of float32 in the same time. A row of a
    tile of B is one operand of it and a pair from a row of A, repeated, the other. So a block of
-   32 x 32 is 16 sums at a time in registers (K(dots)), and all else here stays as it is.
+   32 x 32 is done eight rows at a time, whose sums fill 16 registers (K(dots)), and all else here
+   stays as it is.
 
    What the instructions compute is written down to the bit in TDPBF16PS and VDPBF16PS of Intel's
    "Software Developer's Manual", volume 2. So they can be emulated, and the tests run all of this
@@ -3480,7 +3482,7 @@ static const igpt_kernels K(kernels) = {
 
      TILES                the tiles of a task, or that it goes by dot products
      ENTER LEAVE          what precedes and follows their use
-     FENCE                what was stored before is in memory now, and what is loaded next is not
+     FENCE                the compiler has stored what came before, and loads what comes next anew
      TILE_ZERO(t)         tile t becomes zero
      TILE_LOAD(t,p,step)  ... 16 rows of 64 bytes, `step` bytes apart
      TILE_STORE(t,p,step) the same way back
@@ -3646,22 +3648,9 @@ static float igpt__tile_flush(float x)
   return x;
 }
 
-static float igpt__tile_float(uint16_t half)
-{
-  uint32_t bits = (uint32_t)half << 16;
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return igpt__tile_flush(x);
-}
+static float igpt__tile_float(uint16_t half) { return igpt__tile_flush(igpt__widen(half)); }
 
-static uint16_t igpt__tile_half(float x)
-{
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  if (x != x) return (uint16_t)(bits >> 16 | 0x40u);
-  if (!(bits & 0x7f800000u)) return (uint16_t)(bits >> 16 & 0x8000u);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
+static uint16_t igpt__tile_half(float x) { return igpt__half(igpt__tile_flush(x)); }
 
 /* c[i][j] += (sum over even k) + (sum over odd k), each in ascending order from zero. A product of
    two bfloat16 is exact in float32, every sum is rounded to nearest even, and denormals are zero
@@ -3968,7 +3957,7 @@ TARGET IGPT__INLINE void K(pack_along)(uint16_t *to, const void *from, int half,
     const size_t row = i < lanes ? i * lane_stride : 0;
     const uint16_t mine = (uint16_t)(i < lanes ? low : 0), more = (uint16_t)(i < lanes ? high : 0);
     if (half) t[i] = LOADH(i < lanes ? k : 0, halves + row);
-    else t[i] = HALVES(LOADM(mine, floats + row), LOADM(more, floats + row + 16));
+    else t[i] = HALVES(LOADM(mine, floats + row), LOADM(more, floats + row + (k > 16 ? 16 : 0)));
   }
   if (pairs) TRANSPOSE(t);
   IGPT__UNROLL
@@ -4116,7 +4105,7 @@ TARGET IGPT__INLINE void K(powers)(V y[4], const V x[4])
 }
 
 /* s = 1 / (1 + exp(-1.702 x)) to 2e-4: of the guess, with r its error of up to 5 %, r^3 is left.
-   Where it is below 2^-64 it stays there. */
+   Where s would be below 2^-64 it is 2^-64. */
 TARGET IGPT__INLINE void K(sigmoids)(V s[4], const V x[4])
 {
   V power[4], minus[4], r[4];
@@ -4370,7 +4359,8 @@ TARGET static void K(multiply_by)(const igpt__tiled *o, int dots)
    so nothing is interleaved. What counts is that a block of scores stays in the first cache, the
    rest in the second, and that sums go to memory and back as seldom as possible.                 */
 
-/* log2(x) for positive x: the exponent, and of the fraction 1 + z z times a polynomial; to 2e-6 */
+/* log2(x) for positive x, to 2e-6: its exponent, plus z times a polynomial, where 1 + z is the
+   fraction */
 TARGET IGPT__INLINE V K(log2)(V x)
 {
   V whole = EXPONENT(x), z = SUB(SCALE(x, SUB(SPLAT(0.0f), whole)), SPLAT(1.0f));
@@ -4542,7 +4532,7 @@ TARGET static void K(row_dots)(float *d, const uint16_t *a, const uint16_t *b, s
 }
 
 /* From 32 keys by 32 queries of scores s and of dp = dout V^T, transposed: P and dS / scale as
-   first operands, a key a row, and dS as second operand, two keys woven. */
+   first operands, a key a row, and dS / scale once more as second operand, two keys woven. */
 TARGET static void K(weights)(uint16_t *p, uint16_t *ds, uint16_t *woven, const float *s,
                            const float *dp, V scale, const float *minus, const float *d)
 {
@@ -4599,8 +4589,8 @@ TARGET static void K(attend_backward_by)(const igpt__head *head, size_t query, s
   K(fold)(d_across, head->dout + query * width, 1, width, E, count, 1);
   K(row_dots)(mean, head->dout + query * width, head->out + query * width, width, count, E);
   for (i = 0; i < nq; i += 16)    /* zero where there is no query: whose dS is 1 (0 - 0) */
-    STORE(minus + i, MUL(LOADM(LANES(i < count ? count - i : 0), head->lse + query + i),
-                         SPLAT(-1.44269504f)));
+    STORE(minus + i, MUL(LOADM(LANES(i < count ? count - i : 0),
+                               head->lse + query + (i < count ? i : 0)), SPLAT(-1.44269504f)));
   K(fold)(k, head->k + key * stride, stride, 1, key_end - key, E, 0);
   K(fold)(k_across, head->k + key * stride, 1, stride, E, key_end - key, 0);
   K(fold)(v, head->v + key * stride, stride, 1, key_end - key, E, 0);
@@ -4778,8 +4768,8 @@ static void igpt__cpuid(uint32_t r[4], uint32_t leaf, uint32_t part)
 #endif
 }
 
-/* the registers that the operating system saves: bit 1 XMM, 2 YMM, 5 to 7 the AVX-512 state, 17 and
-   18 tiles and their shapes */
+/* the registers that the operating system saves: bit 1 XMM, 2 YMM, 5 to 7 the AVX-512 state, 17
+   the shapes of tiles, 18 the tiles */
 static uint64_t igpt__saved_registers(void)
 {
 #ifdef _MSC_VER
@@ -4996,7 +4986,7 @@ static void igpt__trial_run(igpt__trial *t, float sums[8], const igpt_kernels *k
   sums[3] = k->norm(t->w, t->x, t->y, 1e-5f, n);
   k->gelu(t->w, t->w, n);
 #ifndef IGPT_NO_TRAIN
-  k->norm_backward(t->x, t->y, t->z, t->w, t->y, 0.5f, n);
+  k->norm_backward(t->x, t->y, t->z, t->w, t->z, 0.5f, n);
   k->gelu_backward(t->z, t->z, t->x, n);
   k->softmax_backward(t->x, t->w, 0.25f, 0.5f, n, 0);
   {
@@ -8974,7 +8964,7 @@ IGPT__ENTRY_OF(int, IGPT__FLUSH, igpt_draw,
                (igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc),
                (rng, logits, vocabulary, desc))
 {
-  const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_GENERIC);   /* the same draw everywhere */
+  const igpt_kernels *kernels = igpt_kernels_for(IGPT_ISA_GENERIC);   /* the same draw for all */
   const float smallest = 1.17549435e-38f;       /* that is no denormal */
   float sharpness = 1, top_p = 0, most, *p = logits;    /* sharpness: 1 / temperature */
   const int top_k = desc ? desc->top_k : 0;
