@@ -11282,8 +11282,8 @@ const float *igpt_probe_intercepts(const igpt_probe *probe)
    Nothing read is believed. The header is parsed without recursion by a reader that knows only the
    one form that is allowed; every tensor must have a place in the network, the right shape, and a
    range of its own; ranges must cover the file exactly. Only then is a model created, which is
-   therefore never larger than the file it comes from. Reading costs one block of about two and a
-   half times the header, given back at the end; writing allocates nothing.
+   therefore never larger than the file it comes from. Reading costs one block of about twice the
+   header and 16 KB, given back at the end; writing allocates nothing.
    huggingface.co/docs/safetensors; for .npy: numpy.lib.format.                                   */
 
 enum {
@@ -13853,11 +13853,12 @@ void igpt_pool_destroy(igpt_pool *pool)
 #endif /* IGPT_NO_THREADS */
 /* ==== 18. the end ============================================================================
 
-   Private macros go no further than this file.                                                   */
+   Private macros go no further than this file, but for IGPT__SELF.                               */
 
 #undef IGPT__ALIGN
 #undef IGPT__AMX
 #undef IGPT__AVX512
+#undef IGPT__BEYOND
 #undef IGPT__BLOCK_TENSORS
 #undef IGPT__CAT
 #undef IGPT__CAT_
@@ -13888,8 +13889,11 @@ void igpt_pool_destroy(igpt_pool *pool)
 #undef IGPT__PROBE_BLOCK
 #undef IGPT__PROBE_COLUMNS
 #undef IGPT__PROBE_MEMORY
+#undef IGPT__PROBE_MOMENTS
 #undef IGPT__PROBE_ROWS
 #undef IGPT__PROBE_SLOTS
+#undef IGPT__PROBE_WIDEST
+#undef IGPT__SINGLE
 #undef IGPT__SPAN
 #undef IGPT__SPIN
 #undef IGPT__TARGET

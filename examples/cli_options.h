@@ -130,7 +130,8 @@ static const option option_table[] = {
   { OPT_COUNT, "count", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 10000, "8", "N",
     "how many pictures, if there are so many; map --score: how many of each end are drawn" },
   { OPT_SIDE, "side", IS_WHOLE, ON_PALETTE | ON_PRETRAIN | ON_PLAN, 1, 1024, "32", "N",
-    "pictures become N x N: the shorter side is resized to N by area, then cropped" },
+    "pictures become N x N: the shorter side is resized to N by area, then cropped; of preset XL: "
+    "64" },
   { OPT_SIDE, "side", IS_WHOLE, ON_MODEL | ON_FILE, 1, 1024, NULL, "N",
     "side of the pictures, where the model's file does not say; default: what it says" },
   { OPT_MODEL, "model", IS_TEXT, ON_MODEL | ON_FILE, 0, 0, NULL, "PATH",
@@ -256,7 +257,8 @@ static const option option_table[] = {
     "keep the model of every evaluation, beside --out as NAME.STEP.safetensors" },
   { OPT_RESUME, "resume", IS_TEXT, ON_TRAINING, 0, 0, NULL, "FILE",
     "go on from this checkpoint, bit for bit, in the files beside it; it holds the options of the "
-    "run, and others are errors, but for --data, --count and --evaluations: give those again" },
+    "run, and others are errors, but for --data, --count, --evaluations, --snapshots, "
+    "--save-minutes and, of finetune, --model: give those again" },
 
   /* sampling */
   { OPT_KEEP, "keep", IS_REAL, ON_SAMPLE, 0, 1, "0.5", "X",
@@ -264,9 +266,9 @@ static const option option_table[] = {
   { OPT_COMPLETIONS, "completions", IS_WHOLE, ON_SAMPLE, 1, 100, "4", "N",
     "completions of each picture; not with --keep 0" },
   { OPT_TEMPERATURE, "temperature", IS_REAL, ON_SAMPLE, 0.001, 1000, "1", "X",
-    "divides the logits; the paper's samples use 1" },
+    "divides the logits; the official sampler has 1" },
   { OPT_TOP_K, "top-k", IS_WHOLE, ON_SAMPLE, 0, 65535, "0", "N",
-    "draw among the N most likely colours; 0: all, as in the paper" },
+    "draw among the N most likely colours; 0: all, as the official sampler does" },
   { OPT_TOP_P, "top-p", IS_REAL, ON_SAMPLE, 0.0001, 1, "1", "X",
     "draw among the fewest colours whose probabilities sum to X" },
   { OPT_ROUNDS, "rounds", IS_WHOLE, ON_SAMPLE, 1, 100000, "16", "N",
@@ -312,7 +314,8 @@ static const option option_table[] = {
 
   /* everywhere */
   { OPT_SEED, "seed", IS_WHOLE, ON_DATA, 0, 9007199254740992.0, "0", "N",
-    "of everything that is drawn: same seed, same bits" },
+    "of everything that is drawn: same seed, same bits. Pictures that a model's training held out "
+    "stay held out for it, whatever the seed" },
   { OPT_WORKERS, "workers", IS_WHOLE, ON_DATA, 0, IGPT_MAX_WORKERS, "0", "N",
     "threads; 0: one a processor; no result depends on it" },
   { OPT_ISA, "isa", IS_WORD, ON_DATA | ON_PLAN, 0, 0, "auto",
@@ -462,7 +465,8 @@ static void unknown_option(const verb *v, const char *name, size_t length)
   die("%s has no option --%s: see 'igpt %s --help'", v->name, typed, v->name);
 }
 
-/* Reads `--name value`, `--name=value` and `--flag`; `info` also takes its file without a name. */
+/* Reads `--name value`, `--name=value` and `--flag`; `info` and `export` also take their file
+   without a name. */
 static void parse_options(options *o, const verb *v, int argc, char **argv)
 {
   size_t i;

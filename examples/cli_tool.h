@@ -29,6 +29,8 @@ typedef struct tool {
   igpt_watch   watch;             /* of the sessions that are opened; zero: none */
   mask_kind    mask;              /* --mask, or that of the model */
   int          mask_side;
+  char        *held;              /* the seed that held pictures out when the model was trained, as
+                                     text; null: --seed */
 } tool;
 
 /* ---- results of the library ----------------------------------------------------------------- */
@@ -657,7 +659,7 @@ static int try_pictures(tool *t, pictures *p, dataset_split split, size_t limit,
   d.rows = t->config.rows;
   d.columns = t->config.columns;
   d.limit = limit ? limit : (size_t)whole(&t->o, OPT_COUNT);
-  d.seed = seed_of(t);
+  d.seed = t->held ? strtoull(t->held, NULL, 10) : seed_of(t);
   d.augment = augment;
   d.runner = t->runner;
   d.watch = watch_for("reading pictures");
@@ -1005,6 +1007,27 @@ static void settle_mask(tool *t, const char *path)
   free(inside);
 }
 
+/* Pictures that training held out stay so, whatever --seed says here: that of the training does. */
+#define SEED_NOTE "igpt.tool.seed"
+
+static void settle_seed(tool *t, const char *path)
+{
+  char *inside = model_file(path), *header = file_header(inside);
+  if (!(t->o.verb->bit & ON_TRAINING)) t->held = header_note(header, SEED_NOTE);
+  free(header);
+  free(inside);
+}
+
+/* The note about it for a model's file */
+static file_note seed_note(const tool *t)
+{
+  static char typed[24];
+  file_note note = { SEED_NOTE, t->held };
+  snprintf(typed, sizeof typed, "%llu", (unsigned long long)seed_of(t));
+  if (t->o.verb->bit & ON_TRAINING) note.value = typed;
+  return note;
+}
+
 /* What read_mask would read. */
 static const char *mask_text(const tool *t)
 {
@@ -1050,6 +1073,7 @@ static void open_model(tool *t)
     die("%s: the objective is %s, and --objective is %s", path, objective_name(t->config.objective),
         text(&t->o, OPT_OBJECTIVE));
   settle_mask(t, path);
+  settle_seed(t, path);
 }
 
 /* ---- the session ---------------------------------------------------------------------------- */

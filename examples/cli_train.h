@@ -6,11 +6,12 @@
    (seed, number of the picture since the start). So a run that goes on from a checkpoint takes the
    same steps, to the bit, as one that never stopped: options that change them are kept in the
    checkpoint, and hold when it is resumed. A run by the clock goes on with the seconds that are
-   left, and ends on time; its steps depend on the speed of the machine.
+   left, and ends on time (resumed, at most one look at validation pictures later); its steps depend
+   on the speed of the machine.
 
-   The library asks a watch during every step and every look at validation pictures. Ctrl-C and the
-   end of the time stop them at once; what was begun is thrown away, so that the state is always
-   that after a whole step.                                                                       */
+   The library asks a watch during every step and every look at validation pictures. Ctrl-C stops
+   both at once, and the end of the time a step; what was begun is thrown away, so that the state is
+   always that after a whole step.                                                                */
 
 #ifndef CLI_TRAIN_H
 #define CLI_TRAIN_H
@@ -32,6 +33,7 @@ static void on_signals(void (*handler)(int))
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;               /* what is being written is written */
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
 }
@@ -167,12 +169,13 @@ static double part_at(const run *r, double step, double seconds)
 
 static double part_done(const run *r, double step) { return part_at(r, step, elapsed(r)); }
 
-/* The place of the best row for a classifier: the first of the largest validation accuracy. */
+/* The place of the best row for a classifier: the first of the largest validation accuracy, in the
+   nine digits that the curve's file keeps of it. */
 static size_t best_row(const run *r)
 {
   size_t i, best = 0;
   for (i = 1; i < r->row_count; i++)
-    if (r->rows[i * ROW_COLUMNS + ROW_VAL] > r->rows[best * ROW_COLUMNS + ROW_VAL]) best = i;
+    if (r->rows[i * ROW_COLUMNS + ROW_VAL] > r->rows[best * ROW_COLUMNS + ROW_VAL] + 1e-8) best = i;
   return best;
 }
 
@@ -210,7 +213,7 @@ static double rate_now(const run *r)
   }
   d.steps = parts;
   d.warmup = r->warmup >= 0 ? r->warmup : epoch; /* steps; as parts, at the speed so far: */
-  d.warmup = step > 0 ? d.warmup * part / step : parts / 10;
+  d.warmup = step > 0 ? d.warmup * part / step : d.warmup > 0 ? parts / 10 : 0;
   if (r->warmup < 0 && d.warmup > parts / 10) d.warmup = parts / 10;
   return igpt_schedule(&d, part);
 }
@@ -296,8 +299,8 @@ static igpt_result model_body(void *user, const igpt_sink *sink)
 
 static void save_model(run *r, const char *path)
 {
-  const file_note used[] = { { CLASSES_NOTE, r->names }, mask_note(r->t) };
-  save_noted(path, used, 2, model_body, r);
+  const file_note used[] = { { CLASSES_NOTE, r->names }, mask_note(r->t), seed_note(r->t) };
+  save_noted(path, used, 3, model_body, r);
 }
 
 static void write_weights(run *r, int with_model)
@@ -365,8 +368,8 @@ static void say_how_to_resume(const run *r)
    "rate=0.005". */
 static const option_id run_options[] = {
   OPT_SEED, OPT_BATCH, OPT_MICRO, OPT_STEPS, OPT_EPOCHS, OPT_MINUTES, OPT_RATE, OPT_SCHEDULE,
-  OPT_WARMUP, OPT_WEIGHT_DECAY, OPT_CLIP, OPT_AUGMENT, OPT_GENERATIVE, OPT_MASK, OPT_ISA,
-  OPT_PRECISION
+  OPT_WARMUP, OPT_WEIGHT_DECAY, OPT_CLIP, OPT_AUGMENT, OPT_GENERATIVE, OPT_MASK, OPT_EVAL_COUNT,
+  OPT_PATIENCE, OPT_VOTES, OPT_ISA, OPT_PRECISION
 };
 
 static const option *option_of(const tool *t, option_id id)
@@ -531,6 +534,7 @@ static void resume(run *r)
   if (r->at.user[1] != micro && r->at.user[1] >= 1 && r->at.user[1] <= 65536) {
     if (given(&r->t->o, OPT_MICRO))
       die("%s: the run's --micro is %g, and here it is %g", path, r->at.user[1], micro);
+    r->t->o.value[OPT_MICRO].whole = (long long)r->at.user[1];
     open_session(r->t, (int)r->at.user[1], 1, 0); /* chosen on a machine with other memory */
     need(igpt_checkpoint_load(r->t->session, r->t->model, &r->at, path), path);
   }
@@ -560,8 +564,9 @@ static void time_left(char *words, size_t room, const run *r)
   const double part = part_done(r, (double)r->at.step);
   const double spent = elapsed(r), left = part > 0 ? spent / part - spent : 0;
   if (left >= 3600)
-    snprintf(words, room, "%.0f h %02.0f min", floor(left / 3600), fmod(left / 60, 60));
-  else if (left >= 60) snprintf(words, room, "%.0f min %02.0f s", floor(left / 60), fmod(left, 60));
+    snprintf(words, room, "%.0f h %02.0f min", floor(left / 3600), floor(fmod(left / 60, 60)));
+  else if (left >= 60)
+    snprintf(words, room, "%.0f min %02.0f s", floor(left / 60), floor(fmod(left, 60)));
   else snprintf(words, room, "%.0f s", left > 0 ? left : 0);
 }
 
@@ -690,7 +695,7 @@ static void open_run(run *r)
 /* How many of the run's --evaluations are due. */
 static double evaluations_due(const run *r, double part)
 {
-  return floor(fmin(part, 1) * (double)whole(&r->t->o, OPT_EVALUATIONS));
+  return floor(fmin(part, 1) * (double)whole(&r->t->o, OPT_EVALUATIONS) + 1e-9);
 }
 
 /* Whether the curve has a row of this very step. */
@@ -699,7 +704,8 @@ static int seen(const run *r)
   return r->row_count && r->rows[(r->row_count - 1) * ROW_COLUMNS] == (double)r->at.step;
 }
 
-/* Trains until the run is over; returns 0 if a signal ended it before. */
+/* Trains until the run is over; returns 0 if a signal ended it before. Signals are still held back
+   then: the caller saves what there is first. */
 static int train(run *r)
 {
   const double save_every = 60 * real(&r->t->o, OPT_SAVE_MINUTES);
@@ -724,7 +730,6 @@ static int train(run *r)
     }
   }
   progress_end();
-  on_signals(SIG_DFL);
   memset(&r->t->watch, 0, sizeof r->t->watch);
   if (!stop_signal) return 1;
   save_run(r, 0);

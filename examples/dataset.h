@@ -1171,9 +1171,10 @@ static int dataset__open_parts(dataset__set *set, const char *folder)
     }
     if (i > 0 && !result && set->count > first[i] && labelled[i] != labelled[0]) {
       char text[IMAGE_ERROR];                 /* such as Tiny ImageNet's test pictures */
-      image_say(text, sizeof text, "%s/%s: left out: its %zu pictures have %s classes, those of "
-                "%s/%s have %s", folder, names[i], set->count - first[i],
-                labelled[i] ? "" : "no", folder, names[0], labelled[0] ? "some" : "none");
+      image_say(text, sizeof text, "%s/%s: left out: its %zu pictures have %s, those of %s/%s have "
+                "%s", folder, names[i], set->count - first[i],
+                labelled[i] ? "classes" : "no classes", folder, names[0],
+                labelled[0] ? "some" : "none");
       dataset__warn(set->desc, text);
       for (n = first[i]; n < set->count; n++) free(set->items[n].path);
       set->count = first[i];
@@ -1196,6 +1197,7 @@ static int dataset__open_folder(dataset__set *set, const char *folder)
   dataset__names list;
   size_t i, cifar10 = 0, cifar100 = 0, stl = 0, idx = 0, npy = 0, packed = 0, pickled = 0;
   int result = dataset__list(set, &list, folder), classes = 0, labelled = 0;
+  int taken[DATASET__PART_ANY + 1] = { 0 };
   if (result) return result;
   for (i = 0; i < list.count; i++) {
     const char *name = list.name[i];
@@ -1242,6 +1244,11 @@ static int dataset__open_folder(dataset__set *set, const char *folder)
         part = DATASET__PART_TEST;
       else if (strstr(name, idx ? "valid" : "_vaX"))
         part = DATASET__PART_VALIDATION;
+      if (taken[part]++) {
+        result = image_fail(set->error, set->capacity, "%s: %s is a second file of the same part: "
+                            "give each set a folder", folder, name);
+        break;
+      }
       path = dataset__join(folder, name);
       if (!path) result = dataset__no_memory(set);
       else if (idx) result = dataset__add_idx(set, path, part);

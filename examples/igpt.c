@@ -92,6 +92,8 @@ static void run_palette(tool *t)
   if (show && (same_file(show, out) || same_file(show, strip) || same_file(show, both)))
     die("--show is '%s', which would be written over: %s, %s and %s are results", show, out, strip,
         both);
+  check_output(strip);
+  if (show) check_output(both);
   if (show) need_file(image_load(&photo, show, file_error, sizeof file_error));
   t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
   T = tokens_of(t);
@@ -121,9 +123,11 @@ static void run_palette(tool *t)
   save_npy(out, IGPT_NPY_F32, t->palette.centre, 2, shape);
   converged = report.iterations < whole(&t->o, OPT_ITERATIONS);
   if (json(t)) {
-    result_line("{\"colours\": %d, \"psnr\": %.4f, \"mse\": %.5f, \"iterations\": %d, "
+    char decibels[32];
+    snprintf(decibels, sizeof decibels, psnr < HUGE_VAL ? "%.4f" : "null", psnr);
+    result_line("{\"colours\": %d, \"psnr\": %s, \"mse\": %.5f, \"iterations\": %d, "
                 "\"converged\": %s, \"distinct\": %zu}",
-                t->palette.colours, psnr, mse, report.iterations, converged ? "true" : "false",
+                t->palette.colours, decibels, mse, report.iterations, converged ? "true" : "false",
                 report.distinct);
   } else {
     result_line("%d colours after %d iterations of k-means, %s (%zu different colours, %d "
@@ -312,6 +316,7 @@ static void run_pretrain(tool *t)
                 r.at.user[1], real(&t->o, OPT_RATE));
   if (!train(&r)) exit(128 + (int)stop_signal);
   save_run(&r, 1);
+  on_signals(SIG_DFL);
   if (!json(t)) result_line("%s, %s, %s, %s", r.out, r.svg, r.csv, r.checkpoint);
 }
 
@@ -507,7 +512,8 @@ static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
 static void check_size(const tool *t, size_t count)
 {
   const int scale = whole(&t->o, OPT_SCALE);
-  if ((double)count * (double)tokens_of(t) * scale * scale > IMAGE_MAX_PIXELS)
+  const double wide = t->config.columns * scale + 16, high = t->config.rows * scale + 32;
+  if ((double)count * wide * high > IMAGE_MAX_PIXELS)         /* with what stands between them */
     die("%zu pictures of %d x %d at --scale %d are more than the %d pixels that can be written",
         count, t->config.columns, t->config.rows, scale, IMAGE_MAX_PIXELS);
 }
@@ -934,12 +940,14 @@ static void run_probe(tool *t)
 static void run_features(tool *t)
 {
   const char *out = text(&t->o, OPT_OUT);
+  char *labels = beside(out, ".labels.npy");
   int *layers;
   uint64_t shape[3];
   float *features;
   pictures p;
   size_t count;
   check_output(out);
+  check_output(labels);
   open_looking(t, &p, 0);
   layers = need_memory((size_t)t->config.layers + 3, sizeof *layers);
   count = asked_layers(t, layers, 0);
@@ -949,7 +957,7 @@ static void run_features(tool *t)
   shape[1] = count;
   shape[2] = (uint64_t)t->config.width;
   save_npy(out, IGPT_NPY_F32, features, 3, shape);
-  if (p.set.labels) save_npy(beside(out, ".labels.npy"), IGPT_NPY_I32, p.set.labels, 1, shape);
+  if (p.set.labels) save_npy(labels, IGPT_NPY_I32, p.set.labels, 1, shape);
   if (json(t))
     result_line("{\"images\": %zu, \"layers\": %zu, \"width\": %d}", p.count, count,
                 t->config.width);
@@ -1106,6 +1114,7 @@ static void run_finetune(tool *t)
   if (r.row_count) check_best(&r);
   if (!train(&r)) exit(128 + (int)stop_signal);
   if (r.saved_step != r.at.step) save_run(&r, 0);
+  on_signals(SIG_DFL);
 
   val_accuracy = r.rows[best_row(&r) * ROW_COLUMNS + ROW_VAL];
   load_model(t, r.out, 0);        /* the best of the run */
@@ -1347,10 +1356,12 @@ static void run_score(tool *t)
   size_t i;
   if (!strcmp(csv, out))
     die("--out is '%s', and the table has that name: call the picture .png", out);
+  check_output(csv);
   open_model(t);
   t->o.value[OPT_COUNT].whole = 0;                          /* all pictures are ranked */
   read_pictures(t, &p, asked_split(t), 0, DATASET_PLAIN);
   t->o.value[OPT_COUNT].whole = (long long)each;
+  check_size(t, least(2 * each, p.count));
   encode_pictures(t, &p);
   open_session(t, whole(&t->o, OPT_BATCH), 0, 0);
   scores = need_memory(p.count, sizeof *scores);
@@ -1600,7 +1611,7 @@ static void write_hf_processor(const tool *t, const char *path)
   save_text(&made, path);
 }
 
-static void export_hf(tool *t, const char *folder)
+static void export_hf(tool *t, const char *folder, const char *inside)
 {
   const int classifier = given(&t->o, OPT_HEAD) ? whole(&t->o, OPT_HEAD) : t->config.classes > 0;
   char *weights = join(folder, "model.safetensors"), *config = join(folder, "config.json");
@@ -1613,6 +1624,9 @@ static void export_hf(tool *t, const char *folder)
   if (classifier && !t->config.classes)
     die("%s: has no class head, and --head is classes", path);
   need_palette(t);
+  if (same_file(weights, inside))
+    die("--hf is '%s', whose model.safetensors is the model itself, which would lose a head",
+        folder);
   if (!is_folder(folder) && mkdir(folder, 0777))
     die("--hf is '%s', which cannot be made: %s", folder, strerror(errno));
   job.model = t->model;
@@ -1630,20 +1644,24 @@ static void export_hf(tool *t, const char *folder)
 static void run_export(tool *t)
 {
   const char *folder = text(&t->o, OPT_HF), *out = folder ? folder : text(&t->o, OPT_OUT);
-  file_note notes[2];
+  file_note notes[3];
+  char *inside;
   if (folder && given(&t->o, OPT_OUT))
     die("--out is '%s', and --hf is '%s': give one of them", text(&t->o, OPT_OUT), folder);
   if (!folder && given(&t->o, OPT_HEAD))
     die("--head is '%s', and belongs to --hf, which is not given", text(&t->o, OPT_HEAD));
   if (!folder) check_output(out);
-  if (!folder && same_file(out, text(&t->o, OPT_MODEL)))
-    die("--out is '%s', the model itself, which would lose half its bits", out);
   open_model(t);
+  inside = model_file(text(&t->o, OPT_MODEL));
+  if (!folder && same_file(out, inside))
+    die("--out is '%s', the model itself, which would lose half its bits", out);
   notes[0].key = CLASSES_NOTE;
   notes[0].value = model_note(t, CLASSES_NOTE);
   notes[1] = mask_note(t);
-  if (folder) export_hf(t, folder);
-  else save_noted(out, notes, 2, export_body, t);
+  notes[2] = seed_note(t);
+  if (folder) export_hf(t, folder, inside);
+  else save_noted(out, notes, 3, export_body, t);
+  free(inside);
   if (json(t)) {
     printf("{\"out\": ");
     print_json_text(out);
@@ -1664,7 +1682,8 @@ static const verb *verb_table(size_t *count)
     { "pretrain", ON_PRETRAIN, "learn to predict pixels",
       "trains a model on the training split (of a set without parts: without the tenths that are "
       "held out for validation and for test) without labels: AdamW(0.9, 0.95), a linear warm-up, "
-      "then a cosine to 0, no dropout, no weight decay, no augmentation, as in the paper. "
+      "then a cosine to 0, no dropout and no weight decay, as in the paper; augmentation for "
+      "folders of larger pictures alone. "
       "Validation pictures are looked at on the way. Ctrl-C saves the state after the last "
       "whole step, and says how to go on. With --json the line of step 0 has train_nats null.",
       "igpt pretrain --data data/cifar-10-batches-bin --minutes 60 --out model.safetensors",

@@ -236,7 +236,6 @@ IMAGE_API int image_read_file(uint8_t **out, size_t *count, const char *path, si
    systems can; the file itself is whole either way. */
 static void image__flush_folder(const char *path)
 {
-#ifdef O_RDONLY
   const char *slash = strrchr(path, '/');
   size_t length = slash ? (size_t)(slash - path) : 0;
   char *folder = (char *)malloc(length + 2);
@@ -250,9 +249,6 @@ static void image__flush_folder(const char *path)
     close(handle);
   }
   free(folder);
-#else
-  (void)path;
-#endif
 }
 
 IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count, char *error,
@@ -470,12 +466,13 @@ static void image__flatten(uint8_t *to, const uint8_t *from, size_t count, int c
 IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const char *name,
                            char *error, size_t capacity)
 {
-  int columns = 0, rows = 0, channels = 0, got = 0, jpeg, known;
+  int columns = 0, rows = 0, channels = 0, got = 0, jpeg, png, known;
   uint8_t *decoded;
   memset(out, 0, sizeof *out);
   if (count == 0) return image_fail(error, capacity, "%s: the file has 0 bytes", name);
   jpeg = count >= 2 && bytes[0] == 0xff && bytes[1] == 0xd8;
-  known = jpeg || (count >= 4 && memcmp(bytes, "\x89PNG", 4) == 0) ||
+  png = count >= 4 && memcmp(bytes, "\x89PNG", 4) == 0;
+  known = jpeg || png ||
           (count >= 2 && memcmp(bytes, "BM", 2) == 0) || image__ends_with(name, ".tga");
   if (jpeg && image__jpeg_check(bytes, count) < 0)
     return image_fail(error, capacity,
@@ -490,7 +487,7 @@ IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const
   if (columns < 1 || rows < 1 || rows > IMAGE_MAX_PIXELS / columns)
     return image_fail(error, capacity, "%s: a picture of %d x %d pixels, and at most %d are read",
                       name, columns, rows, IMAGE_MAX_PIXELS);
-  channels = channels == 2 || channels == 4 ? channels : 3;
+  channels = channels == 2 ? 2 : channels == 4 || png ? 4 : 3;    /* a PNG: a colour may be clear */
   decoded = stbi_load_from_memory(bytes, (int)count, &columns, &rows, &got, channels);
   if (!decoded)
     return image_fail(error, capacity, "%s: corrupt picture (%s)", name, stbi_failure_reason());

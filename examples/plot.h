@@ -668,6 +668,12 @@ static int plot__shown(const plot_series *series, size_t i, int logarithmic)
          (!logarithmic || series->x[i] > 0);
 }
 
+/* Whether the ends of a range are one, but for rounding: no tick lies between such. */
+static int plot__one(double low, double high)
+{
+  return !(high - low > 1e-9 * plot__largest(low, high));
+}
+
 /* Ranges from the values, with a little room. */
 static void plot__ranges(plot__axes *axes, const plot_series *series, int count,
                          const plot_curves_desc *d)
@@ -692,11 +698,12 @@ static void plot__ranges(plot__axes *axes, const plot_series *series, int count,
     }
   if (!(axes->x_low <= axes->x_high)) axes->x_low = 0, axes->x_high = 1;
   if (!(axes->y_low <= axes->y_high)) axes->y_low = 0, axes->y_high = 1;
-  if (axes->x_low == axes->x_high) {
-    axes->x_low -= 0.5;
-    axes->x_high += 0.5;
+  if (plot__one(axes->x_low, axes->x_high)) {
+    room = fmax(0.5, fabs(axes->x_low) * 1e-6);
+    axes->x_low -= room;
+    axes->x_high += room;
   }
-  if (axes->y_low == axes->y_high) {
+  if (plot__one(axes->y_low, axes->y_high)) {
     room = axes->y_low != 0 ? fabs(axes->y_low) * 0.1 : 1;
     axes->y_low -= room;
     axes->y_high += room;

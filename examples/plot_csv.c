@@ -50,15 +50,24 @@ int main(int argc, char **argv)
     return 1;
   }
   memset(series, 0, sizeof series);
-  for (at = header; (cell = field(&at)) != NULL && columns < COLUMNS; columns++)
+  for (at = header; (cell = field(&at)) != NULL; columns++) {
+    if (columns == COLUMNS) {
+      fprintf(stderr, "plot_csv: %s has more than %d columns\n", argv[1], (int)COLUMNS);
+      return 1;
+    }
     series[columns].name = cell;
-  while (rows < ROWS && fgets(line, sizeof line, file)) {
+  }
+  while (fgets(line, sizeof line, file)) {
+    if (rows == ROWS) {
+      fprintf(stderr, "plot_csv: %s has more than %d rows\n", argv[1], (int)ROWS);
+      return 1;
+    }
     for (j = 0, at = line; j < columns; j++) {
       char *end = NULL;
       cell = field(&at);
       value[j][rows] = cell ? strtod(cell, &end) : NAN;
-      if (!cell || end == cell) value[j][rows] = NAN;
-      else if (*end) {
+      if (!cell || !*cell) value[j][rows] = NAN;
+      else if (end == cell || *end) {
         fprintf(stderr, "plot_csv: %s, row %d: '%s' is no number\n", argv[1], rows + 1, cell);
         return 1;
       }

@@ -114,7 +114,7 @@ static void tangled(float *x, int32_t *labels, size_t n, size_t d, size_t k)
    end the same. */
 TEST(tangled_features)
 {
-  enum { N = 1500, D = 24, K = 3, WIDE = IGPT__PROBE_WIDEST + 1 };
+  enum { N = 1500, D = 24, K = 3, WIDE = 4097 };      /* IGPT__PROBE_WIDEST + 1 */
   float *x = part_floats(N * D), *wide = TEST_AMOUNT(part_floats((size_t)N * WIDE), NULL);
   int32_t labels[N];
   igpt_probe_desc desc = {0};

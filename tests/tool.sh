@@ -280,7 +280,7 @@ interrupted() {
   while ! [ "$(grep -cs '^step' cut)" -ge 2 ] 2>/dev/null && kill -0 $pid 2>/dev/null; do
     sleep 0.02
   done
-  kill -INT $pid
+  for again in 1 2 3 4 5; do kill -INT $pid 2>/dev/null; sleep 0.003; done   # one is enough
   wait $pid; status=$?
   if [ $status -ne 130 ]; then bad "Ctrl-C ($what): status 130 and not $status"; return; fi
   holds "Ctrl-C ($what): says how to go on" contains err "--resume cut.checkpoint"
@@ -446,6 +446,20 @@ cp ar.safetensors whole.safetensors
 refuses "a model exported to itself" "--out whole.safetensors" export whole.safetensors \
   --out whole.safetensors
 holds "... stays whole" cmp -s ar.safetensors whole.safetensors
+refuses "an export of nothing" "--model" export --out nothing.safetensors
+mkdir own.hf
+cp ar.safetensors own.hf/model.safetensors
+refuses "an export over its own folder" "--hf own.hf" export own.hf/model.safetensors --hf own.hf
+holds "... which stays" cmp -s ar.safetensors own.hf/model.safetensors
+refuses "a ranking too large to draw" "--scale 64" map $ar --score --data shapes:700 --count 700 \
+  --scale 64
+runs "pretrain: another seed" pretrain --data shapes:40 --seed 3 --steps 1 --palette p.npy \
+  --side 8 --layers 1 --width 16 --batch 4 --out seed.safetensors
+"$tool" eval --model seed.safetensors --data shapes:40 --split test >a.txt 2>err
+"$tool" eval --model seed.safetensors --data shapes:40 --split test --seed 3 >b.txt 2>err
+"$tool" eval --model ar.safetensors --data shapes:40 --split test --seed 3 >c.txt 2>err
+"$tool" eval --model ar.safetensors --data shapes:40 --split test >d.txt 2>err
+holds "... holds out what it did, whatever the seed" sh -c 'cmp a.txt b.txt && cmp c.txt d.txt'
 mkfifo pipe.png
 refuses "a result that is no file" "--out pipe.png" map $ar $data --out pipe.png
 mkdir taken.checkpoint
