@@ -1062,11 +1062,16 @@ static const uint16_t *draw_mask(const tool *t, igpt_rng *rng, uint8_t *mask, ui
   return NULL;
 }
 
-/* --model with its palette. */
+/* --model with its palette, which --out must leave as it is. */
 static void open_model(tool *t)
 {
-  const char *path = text(&t->o, OPT_MODEL);
+  const char *path = text(&t->o, OPT_MODEL), *out = text(&t->o, OPT_OUT);
+  char *inside;
   if (!path) die("%s needs --model: see 'igpt %s --help'", t->o.verb->name, t->o.verb->name);
+  inside = model_file(path);
+  if (out && !given(&t->o, OPT_HF) && same_file(out, inside))
+    die("--out is '%s', which is the model itself", out);
+  free(inside);
   load_model(t, path, 0);
   find_palette(t, path);
   if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))

@@ -1611,12 +1611,13 @@ static void write_hf_processor(const tool *t, const char *path)
   save_text(&made, path);
 }
 
-static void export_hf(tool *t, const char *folder, const char *inside)
+static void export_hf(tool *t, const char *folder)
 {
   const int classifier = given(&t->o, OPT_HEAD) ? whole(&t->o, OPT_HEAD) : t->config.classes > 0;
   char *weights = join(folder, "model.safetensors"), *config = join(folder, "config.json");
   char *processor = join(folder, "preprocessor_config.json");
   const char *path = text(&t->o, OPT_MODEL);
+  char *inside = model_file(path);
   file_note names = { CLASSES_NOTE, NULL };
   hf_job job;
   if (t->config.objective != IGPT_AR)
@@ -1636,6 +1637,7 @@ static void export_hf(tool *t, const char *folder, const char *inside)
   write_hf_config(t, config, classifier);
   write_hf_processor(t, processor);
   keep_outputs();
+  free(inside);
   free(processor);
   free(config);
   free(weights);
@@ -1645,23 +1647,18 @@ static void run_export(tool *t)
 {
   const char *folder = text(&t->o, OPT_HF), *out = folder ? folder : text(&t->o, OPT_OUT);
   file_note notes[3];
-  char *inside;
   if (folder && given(&t->o, OPT_OUT))
     die("--out is '%s', and --hf is '%s': give one of them", text(&t->o, OPT_OUT), folder);
   if (!folder && given(&t->o, OPT_HEAD))
     die("--head is '%s', and belongs to --hf, which is not given", text(&t->o, OPT_HEAD));
   if (!folder) check_output(out);
   open_model(t);
-  inside = model_file(text(&t->o, OPT_MODEL));
-  if (!folder && same_file(out, inside))
-    die("--out is '%s', the model itself, which would lose half its bits", out);
   notes[0].key = CLASSES_NOTE;
   notes[0].value = model_note(t, CLASSES_NOTE);
   notes[1] = mask_note(t);
   notes[2] = seed_note(t);
-  if (folder) export_hf(t, folder, inside);
+  if (folder) export_hf(t, folder);
   else save_noted(out, notes, 3, export_body, t);
-  free(inside);
   if (json(t)) {
     printf("{\"out\": ");
     print_json_text(out);
