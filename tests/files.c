@@ -1644,6 +1644,10 @@ TEST(checkpoints_when_the_host_fails)
   run_steps(&a, 2, 1);
   run_steps(&b, 2, 1);
   CHECK(same_run(&a, &b));
+  file.size = 0;
+  a.session->moment2[9] = (float)HUGE_VAL;
+  CHECK_INT(write_checkpoint(&file, &a, NULL), IGPT_NOT_FINITE);
+  CHECK(file.size == 0 && strstr(last, "the moments of tensor ") != NULL);
   run_close(&a);
   run_close(&b);
   CHECK_INT(m.held, 0);
