@@ -760,8 +760,8 @@ static void plot__axis_lines(plot__page *page, const plot__axes *axes, const plo
 static const char *plot__colour(int series)
 {
   static const char *const colours[] = {"#1f6fb2", "#d9542b", "#2a9470", "#8b5cb0", "#b8860b",
-                                        "#6b7683"};
-  return colours[series % 6];
+                                        "#6b7683", "#c2387a", "#17939b"};
+  return colours[series % 8];
 }
 
 /* The points of a curve. Of very many, each of about 1000 stretches keeps its lowest and its
