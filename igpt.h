@@ -12631,9 +12631,11 @@ static igpt_result igpt__write_content(const igpt__content *content, const igpt_
       return igpt__fail(log, IGPT_NOT_FINITE, "palette: centre %z is %g", i / 3,
                         (double)palette->centre[i / 3][i % 3]);
   for (index = 0; index < igpt_model_tensors(model); index++) {
+    igpt_result result;
     igpt_tensor tensor;
-    igpt_result result = igpt_model_tensor_at(model, &tensor, index);
-    if (!result) result = igpt__writable(content, &tensor, log);
+    memset(&tensor, 0, sizeof tensor);
+    igpt_model_tensor_at(model, &tensor, index);
+    result = igpt__writable(content, &tensor, log);
     if (result) return result;
   }
   memset(&w, 0, sizeof w);

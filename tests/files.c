@@ -1648,6 +1648,9 @@ TEST(checkpoints_when_the_host_fails)
   a.session->moment2[9] = (float)HUGE_VAL;
   CHECK_INT(write_checkpoint(&file, &a, NULL), IGPT_NOT_FINITE);
   CHECK(file.size == 0 && strstr(last, "the moments of tensor ") != NULL);
+  a.session->moment1[2] = (float)HUGE_VAL;
+  CHECK_INT(write_checkpoint(&file, &a, NULL), IGPT_NOT_FINITE);
+  CHECK(file.size == 0 && strstr(last, "numbers 2 are inf") != NULL);
   run_close(&a);
   run_close(&b);
   CHECK_INT(m.held, 0);

@@ -887,6 +887,10 @@ TEST(masks_of_blocks)
     if (at[i] < least) least = at[i];
   }
   CHECK(least / most > 0.93);
+  for (n = 0; n < 20; n++) {                  /* less than a square: there is one all the same */
+    CHECK_INT(igpt_mask_blocks(&rng, mask, ROWS, COLUMNS, SIDE, 1e-6f), IGPT_OK);
+    CHECK(!all_bytes(mask, 0, T));
+  }
   CHECK_INT(igpt_mask_blocks(&rng, mask, ROWS, COLUMNS, 100, 1), IGPT_OK);
   CHECK(all_bytes(mask, 1, T));
   memset(mask, 7, T);
