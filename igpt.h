@@ -12592,25 +12592,27 @@ static void igpt__write_header(igpt__writer *w, const igpt__content *content)
   while (w->count % 8) igpt__emit_text(w, " ");             /* numbers start on a multiple of 8 */
 }
 
-/* Numbers of a tensor, and its moments, that a reader takes. */
+/* Whether a reader takes the numbers of a tensor, and its moments. */
 static igpt_result igpt__writable(const igpt__content *content, const igpt_tensor *tensor,
                                   const igpt_log *log)
 {
-  const size_t at = content->moment1 ? (size_t)(tensor->data - content->model->scalars) : 0;
-  size_t i;
-  for (i = 0; i < tensor->count; i++) {
-    const float x = tensor->data[i];
-    if (!igpt__finite((double)x))
-      return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g", tensor->name, i,
-                        (double)x);
-    if (content->dtype == IGPT__BF16 && !igpt__finite((double)igpt__round_bf16(x)))
+  const float *const x = tensor->data;
+  const size_t n = tensor->count;
+  size_t bad = igpt__first_bad(x, n, -IGPT__LARGEST, IGPT__LARGEST), i, used;
+  if (bad < n) return igpt__bad_number(log, tensor->name, bad, x[bad]);
+  for (i = 0; content->dtype == IGPT__BF16 && i < n; i++)
+    if (!igpt__finite((double)igpt__round_bf16(x[i])))
       return igpt__fail(log, IGPT_NOT_FINITE, "tensor %s: number %z is %g, which bfloat16 cannot"
-                        " hold", tensor->name, i, (double)x);
-    if (content->moment1 && !(igpt__finite((double)content->moment1[at + i]) &&
-                              igpt__finite((double)content->moment2[at + i])))
-      return igpt__fail(log, IGPT_NOT_FINITE, "the moments of tensor %s: numbers %z are %g and %g",
-                        tensor->name, i, (double)content->moment1[at + i],
-                        (double)content->moment2[at + i]);
+                        " hold", tensor->name, i, (double)x[i]);
+  for (i = 0; content->moment1 && i < 2; i++) {
+    const float *moment = i ? content->moment2 : content->moment1;
+    char name[64];
+    moment += x - content->model->scalars;
+    bad = igpt__first_bad(moment, n, -IGPT__LARGEST, IGPT__LARGEST);
+    if (bad == n) continue;
+    used = igpt__put_text(name, sizeof name, 0, igpt__moments[i]);
+    igpt__put_text(name, sizeof name, used, tensor->name);
+    return igpt__bad_number(log, name, bad, moment[bad]);
   }
   return IGPT_OK;
 }

@@ -204,11 +204,11 @@ static void check_output(const char *path)
   char folder[1000] = ".";
   struct stat what;
   if (slash) snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
-  if (is_folder(path)) die("--out is '%s', which is a folder and not a file", path);
+  if (is_folder(path)) die("--out: '%s' is a folder and not a file", path);
   if (stat(path, &what) == 0 && !S_ISREG(what.st_mode))
-    die("--out is '%s', which is not a plain file", path);
-  if (!is_folder(folder)) die("--out is '%s', and there is no folder '%s'", path, folder);
-  if (access(folder, W_OK)) die("--out is '%s': folder '%s': %s", path, folder, strerror(errno));
+    die("--out: '%s' is not a plain file", path);
+  if (!is_folder(folder)) die("--out: of '%s' there is no folder '%s'", path, folder);
+  if (access(folder, W_OK)) die("--out: of '%s' folder '%s': %s", path, folder, strerror(errno));
 }
 
 /* ---- JSON: as much as two configuration files need ------------------------------------------ */
@@ -982,6 +982,16 @@ static void read_mask(tool *t, const char *typed, const char *where)
       t->o.verb->bit & ON_PRETRAIN ? "" : ", or none");
 }
 
+/* The note `key` in the file of --model, from malloc; null if there is none. */
+static char *model_note(const tool *t, const char *key)
+{
+  char *path = model_file(text(&t->o, OPT_MODEL)), *header = file_header(path);
+  char *note = header_note(header, key);
+  free(header);
+  free(path);
+  return note;
+}
+
 /* What is hidden of pictures: what --mask says, else what the model of `path` (null: a new one) was
    trained with. */
 static void settle_mask(tool *t, const char *path)
@@ -1007,18 +1017,9 @@ static void settle_mask(tool *t, const char *path)
   free(inside);
 }
 
-/* Pictures that training held out stay so, whatever --seed says here: that of the training does. */
+/* The seed of the training: pictures that it held out stay so, whatever --seed says here. */
 #define SEED_NOTE "igpt.tool.seed"
 
-static void settle_seed(tool *t, const char *path)
-{
-  char *inside = model_file(path), *header = file_header(inside);
-  if (!(t->o.verb->bit & ON_TRAINING)) t->held = header_note(header, SEED_NOTE);
-  free(header);
-  free(inside);
-}
-
-/* The note about it for a model's file */
 static file_note seed_note(const tool *t)
 {
   static char typed[24];
@@ -1078,7 +1079,7 @@ static void open_model(tool *t)
     die("%s: the objective is %s, and --objective is %s", path, objective_name(t->config.objective),
         text(&t->o, OPT_OBJECTIVE));
   settle_mask(t, path);
-  settle_seed(t, path);
+  if (!(t->o.verb->bit & ON_TRAINING)) t->held = model_note(t, SEED_NOTE);
 }
 
 /* ---- the session ---------------------------------------------------------------------------- */

@@ -1021,16 +1021,6 @@ static char *class_list(const dataset *set)
   return made;
 }
 
-/* The note `key` in the file of --model, from malloc; null if there is none. */
-static char *model_note(const tool *t, const char *key)
-{
-  char *path = model_file(text(&t->o, OPT_MODEL)), *header = file_header(path);
-  char *note = header_note(header, key);
-  free(header);
-  free(path);
-  return note;
-}
-
 /* What config.json of a Hugging Face folder calls class n, from malloc; null if it does not. */
 static char *hf_class(const tool *t, int n)
 {
