@@ -982,10 +982,10 @@ static void read_mask(tool *t, const char *typed, const char *where)
       t->o.verb->bit & ON_PRETRAIN ? "" : ", or none");
 }
 
-/* The note `key` in the file of --model, from malloc; null if there is none. */
-static char *model_note(const tool *t, const char *key)
+/* The note `key` in the model or checkpoint `from`, from malloc; null if there is none. */
+static char *model_note(const char *from, const char *key)
 {
-  char *path = model_file(text(&t->o, OPT_MODEL)), *header = file_header(path);
+  char *path = model_file(from), *header = file_header(path);
   char *note = header_note(header, key);
   free(header);
   free(path);
@@ -997,8 +997,7 @@ static char *model_note(const tool *t, const char *key)
 static void settle_mask(tool *t, const char *path)
 {
   const char *typed = text(&t->o, OPT_MASK);
-  char *inside = path ? model_file(path) : NULL, *header = inside ? file_header(inside) : NULL;
-  char *kept = header_note(header, MASK_NOTE);
+  char *kept = path ? model_note(path, MASK_NOTE) : NULL;
   if (typed && t->config.objective != IGPT_BERT)
     die("--mask is '%s', and belongs to BERT models: this one is AR", typed);
   if (typed) read_mask(t, typed, "--mask");
@@ -1013,11 +1012,10 @@ static void settle_mask(tool *t, const char *path)
     t->mask = MASK_PIXEL;
   }
   free(kept);
-  free(header);
-  free(inside);
 }
 
-/* The seed of the training: pictures that it held out stay so, whatever --seed says here. */
+/* The seed of a model's first training: the pictures that it held out stay so, whatever --seed
+   says here. */
 #define SEED_NOTE "igpt.tool.seed"
 
 static file_note seed_note(const tool *t)
@@ -1025,7 +1023,7 @@ static file_note seed_note(const tool *t)
   static char typed[24];
   file_note note = { SEED_NOTE, t->held };
   snprintf(typed, sizeof typed, "%llu", (unsigned long long)seed_of(t));
-  if (t->o.verb->bit & ON_TRAINING) note.value = typed;
+  if (!t->held && t->o.verb->bit & ON_TRAINING) note.value = typed;
   return note;
 }
 
@@ -1079,7 +1077,7 @@ static void open_model(tool *t)
     die("%s: the objective is %s, and --objective is %s", path, objective_name(t->config.objective),
         text(&t->o, OPT_OBJECTIVE));
   settle_mask(t, path);
-  if (!(t->o.verb->bit & ON_TRAINING)) t->held = model_note(t, SEED_NOTE);
+  t->held = model_note(path, SEED_NOTE);
 }
 
 /* ---- the session ---------------------------------------------------------------------------- */

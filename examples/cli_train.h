@@ -305,9 +305,9 @@ static void save_model(run *r, const char *path)
 
 static void write_weights(run *r, int with_model)
 {
-  const file_note resumed = { OPTIONS_NOTE, r->options };
+  const file_note resumed[] = { { OPTIONS_NOTE, r->options }, seed_note(r->t) };
   r->at.seconds = elapsed(r);
-  save_noted(fresh_output(r->checkpoint), &resumed, 1, checkpoint_body, r);
+  save_noted(fresh_output(r->checkpoint), resumed, 2, checkpoint_body, r);
   if (with_model) save_model(r, fresh_output(r->out));
 }
 

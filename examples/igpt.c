@@ -251,6 +251,7 @@ static void open_pretraining(tool *t, pictures *train_set, pictures *val, datase
     load_model(t, from, 0);
     check_shape(t, from);
     find_palette(t, from);
+    t->held = model_note(from, SEED_NOTE);
   } else {
     t->config = asked_config(t);
     if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
@@ -1040,7 +1041,7 @@ static char *hf_class(const tool *t, int n)
 /* The names in --model, if there are as many as it has classes; else null. */
 static const char **model_classes(const tool *t)
 {
-  char *list = model_note(t, CLASSES_NOTE);
+  char *list = model_note(text(&t->o, OPT_MODEL), CLASSES_NOTE);
   const char **names = need_memory((size_t)t->config.classes, sizeof *names);
   int n = 0;
   if (!list) {
@@ -1622,7 +1623,7 @@ static void export_hf(tool *t, const char *folder)
     die("--hf is '%s', which cannot be made: %s", folder, strerror(errno));
   job.model = t->model;
   job.classifier = classifier;
-  names.value = classifier ? model_note(t, CLASSES_NOTE) : NULL;
+  names.value = classifier ? model_note(text(&t->o, OPT_MODEL), CLASSES_NOTE) : NULL;
   save_noted(fresh_output(weights), &names, 1, hf_body, &job);
   write_hf_config(t, config, classifier);
   write_hf_processor(t, processor);
@@ -1644,7 +1645,7 @@ static void run_export(tool *t)
   if (!folder) check_output(out);
   open_model(t);
   notes[0].key = CLASSES_NOTE;
-  notes[0].value = model_note(t, CLASSES_NOTE);
+  notes[0].value = model_note(text(&t->o, OPT_MODEL), CLASSES_NOTE);
   notes[1] = mask_note(t);
   notes[2] = seed_note(t);
   if (folder) export_hf(t, folder);

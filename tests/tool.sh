@@ -460,6 +460,11 @@ runs "pretrain: another seed" pretrain --data shapes:40 --seed 3 --steps 1 --pal
 "$tool" eval --model ar.safetensors --data shapes:40 --split test --seed 3 >c.txt 2>err
 "$tool" eval --model ar.safetensors --data shapes:40 --split test >d.txt 2>err
 holds "... holds out what it did, whatever the seed" sh -c 'cmp a.txt b.txt && cmp c.txt d.txt'
+runs "pretrain: a model's further training with another seed" pretrain --model seed.safetensors \
+  --data shapes:40 --seed 4 --steps 1 --rate 1e-9 --batch 4 --out further.safetensors
+"$tool" eval --model further.safetensors --data shapes:40 --split test >b.txt 2>err
+"$tool" eval --model further.checkpoint --data shapes:40 --split test >c.txt 2>err
+holds "... leaves out what it left out at first" sh -c 'cmp a.txt b.txt && cmp a.txt c.txt'
 mkfifo pipe.png
 refuses "a result that is no file" "--out pipe.png" map $ar $data --out pipe.png
 mkdir taken.checkpoint
