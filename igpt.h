@@ -4852,6 +4852,16 @@ static const igpt__tiles *igpt__amx_emulated(void)
   return NULL;
 #endif
 }
+
+/* AMX's where all but its own instructions can run, for those who trap these */
+IGPT__UNUSED static const igpt__tiles *igpt__amx_trapped(void)
+{
+#if IGPT__AMX
+  return igpt__amx_vectors() ? &igpt__tiles_unit_amx : NULL;
+#else
+  return NULL;
+#endif
+}
 #endif
 
 /* Dot products of AVX512_BF16, where this processor has them */
