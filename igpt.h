@@ -803,7 +803,7 @@ typedef struct igpt_progress {
    where activations lie, and where these take less than 8 bytes a weight (batch * T below about
    2 C; 4 C where activations are bfloat16; up to 24 C with `recompute`), the weights are NaN
    instead, until a checkpoint is read, and the log says so. Gradients are then zero. Infinite or
-   NaN numbers are not written: IGPT_NOT_FINITE. */
+   NaN weights and moments are not written: IGPT_NOT_FINITE. */
 IGPTDEF igpt_result igpt_checkpoint_write(const igpt_session *session, const igpt_model *model,
                                           const igpt_progress *progress, const igpt_sink *sink);
 IGPTDEF igpt_result igpt_checkpoint_read(igpt_session *session, igpt_model *model,
@@ -867,7 +867,7 @@ typedef enum igpt_npy_type {
 
 typedef struct igpt_npy {
   igpt_npy_type type;
-  int           big_endian;       /* of the file; igpt_npy_read converts */
+  int           big_endian;       /* of the file; readers convert */
   int           rank;             /* 0..8, C order only */
   uint64_t      shape[8];
   uint64_t      count;            /* product of the shape */
@@ -893,8 +893,8 @@ IGPTDEF igpt_result igpt_file_open(igpt_source *out, const char *path, const igp
 IGPTDEF void        igpt_file_close(igpt_source *source);
 
 /* Writes `path` as a whole or not at all: `body` writes to path.tmp, which is flushed to disk and
-   renamed, so a path has one writer at a time. What has that name before, be it a link or a device,
-   is replaced by the file. Returns what body returns, or IGPT_WRITE_ERROR. */
+   renamed, so a path has one writer at a time. What has either name before, be it a link or a
+   device, is replaced by the file. Returns what body returns, or IGPT_WRITE_ERROR. */
 IGPTDEF igpt_result igpt_file_replace(const char *path, const igpt_log *log,
                                       igpt_result (*body)(void *user, const igpt_sink *sink),
                                       void *user);
@@ -1141,8 +1141,15 @@ static size_t igpt__put_real(char *text, size_t capacity, size_t used, double va
   return used;
 }
 
-/* A formatter of five words, so that the library needs no stdio:
-   %s const char *, %d int, %z size_t, %u uint64_t, %g double. */
+/* The last 150 bytes: what is wrong with a long path has to find room behind it. */
+static const char *igpt__end_of(const char *text)
+{
+  const size_t length = strlen(text);
+  return length > 150 ? text + length - 150 : text;
+}
+
+/* A formatter of six words, so that the library needs no stdio:
+   %s const char *, %p its end, %d int, %z size_t, %u uint64_t, %g double. */
 static void igpt__format(char *text, size_t capacity, const char *format, va_list args)
 {
   size_t used = 0;
@@ -1157,6 +1164,9 @@ static void igpt__format(char *text, size_t capacity, const char *format, va_lis
     }
     switch (*++format) {
       case 's': used = igpt__put_text(text, capacity, used, va_arg(args, const char *)); break;
+      case 'p':
+        used = igpt__put_text(text, capacity, used, igpt__end_of(va_arg(args, const char *)));
+        break;
       /* NOLINTNEXTLINE: size_t is not uint64_t everywhere */
       case 'z': used = igpt__put_integer(text, capacity, used, va_arg(args, size_t)); break;
       case 'u': used = igpt__put_integer(text, capacity, used, va_arg(args, uint64_t)); break;
@@ -11292,8 +11302,9 @@ const float *igpt_probe_intercepts(const igpt_probe *probe)
    Nothing read is believed. The header is parsed without recursion by a reader that knows only the
    one form that is allowed; every tensor must have a place in the network, the right shape, and a
    range of its own; ranges must cover the file exactly. Only then is a model created, which is
-   therefore never larger than the file it comes from. Reading costs one block of about twice the
-   header and 16 KB, given back at the end; writing allocates nothing.
+   therefore at most twice as large as the file it comes from, but for heads or biases that the file
+   has not. Reading costs one block of about twice the header and 16 KB, given back at the end;
+   writing allocates nothing.
    huggingface.co/docs/safetensors; for .npy: numpy.lib.format.                                   */
 
 enum {
@@ -11929,7 +11940,7 @@ static igpt_result igpt__meta_int(const igpt__file *file, int key, int *value)
   uint64_t number = 0;
   if (!text) return igpt__fail(file->log, IGPT_BAD_FILE, "__metadata__ has no %s", igpt__keys[key]);
   if (igpt__parse_u64(&text, &number) || *text || number < 1 || number > 0x7fffffff)
-    return igpt__fail(file->log, IGPT_BAD_FILE, "%s is \"%s\", and must be 1..2147483647",
+    return igpt__fail(file->log, IGPT_BAD_FILE, "%s is \"%p\", and must be 1..2147483647",
                       igpt__keys[key], file->meta[key]);
   *value = (int)number;
   return IGPT_OK;
@@ -11944,7 +11955,7 @@ static igpt_result igpt__meta_u64(const igpt__file *file, int key, uint64_t *val
   for (i = 0; i < count; i++)
     if ((i && *text++ != ' ') || igpt__parse_u64(&text, &value[i])) break;
   if (i < count || *text)
-    return igpt__fail(file->log, IGPT_BAD_FILE, "%s is \"%s\", and must be %z whole numbers",
+    return igpt__fail(file->log, IGPT_BAD_FILE, "%s is \"%p\", and must be %z whole numbers",
                       igpt__keys[key], file->meta[key], count);
   return IGPT_OK;
 }
@@ -11954,7 +11965,7 @@ static igpt_result igpt__meta_word(const igpt__file *file, int key, const char *
   if (!file->meta[key])
     return igpt__fail(file->log, IGPT_BAD_FILE, "__metadata__ has no %s", igpt__keys[key]);
   if (strcmp(file->meta[key], word) != 0)
-    return igpt__fail(file->log, IGPT_MISMATCH, "%s is \"%s\", and this library has only \"%s\"",
+    return igpt__fail(file->log, IGPT_MISMATCH, "%s is \"%p\", and this library has only \"%s\"",
                       igpt__keys[key], file->meta[key], word);
   return IGPT_OK;
 }
@@ -12119,7 +12130,8 @@ static igpt_result igpt__read_biases(igpt__file *file)
   size_t e, i, n, first;
   for (e = 0; e < file->count && !file->config.biases; e++) {
     const igpt__entry *entry = &file->entry[e];
-    if (entry->dtype > IGPT__BF16 || entry->rank != 1 || strncmp(entry->name, "adam.", 5) == 0 ||
+    if (entry->dtype > IGPT__BF16 || entry->rank != 1 || entry->shape[0] > SIZE_MAX / 2 ||
+        strncmp(entry->name, "adam.", 5) == 0 ||
         !(igpt__ends(entry->name, ".c_attn.bias") || igpt__ends(entry->name, ".c_proj.bias") ||
           igpt__ends(entry->name, ".c_fc.bias"))) continue;
     for (first = 0; first < entry->shape[0]; first += n) {
@@ -12812,7 +12824,14 @@ static float *igpt__old_moments(const igpt_session *s)
   return (size_t)(end - (const char *)room) / sizeof *room / 2 >= P ? room : NULL;
 }
 
-static void igpt__exchange_state(igpt_session *s, igpt_model *model, int back)
+/* Arrays of bfloat16 lie there too, with zeros behind the columns that nobody writes again. */
+static void igpt__forget_state(igpt_session *s)
+{
+  float *room = igpt__old_moments(s);
+  if (room) memset(room, 0, 2 * s->model->specs.scalars * sizeof *room);
+}
+
+static void igpt__exchange_state(igpt_session *s, igpt_model *model, int back, const igpt_log *log)
 {
   const size_t P = model->specs.scalars, bytes = P * sizeof(float);
   float *room = igpt__old_moments(s);
@@ -12822,11 +12841,13 @@ static void igpt__exchange_state(igpt_session *s, igpt_model *model, int back)
     memcpy(back ? s->moment2 : room + P, back ? room + P : s->moment2, bytes);
   } else if (back) {
     memset(model->scalars, 0xff, bytes);        /* NaN */
-    igpt__fail(&s->desc.log, IGPT_READ_ERROR, "there was no place for the old weights: they are NaN"
-               " until a checkpoint is read");
+    igpt__fail(log, IGPT_READ_ERROR, "there was no place for the old weights: they are NaN until a"
+               " checkpoint is read");
   }
   s->decode_count = 0;            /* cached keys and values lie there, or belong to old weights */
-  if (back) igpt_gradients_zero(s);
+  if (!back) return;
+  igpt__forget_state(s);
+  igpt_gradients_zero(s);
 }
 
 static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session, igpt_model *model,
@@ -12864,7 +12885,7 @@ static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session
 
   /* All of the file is looked at before any of it is kept. */
   for (copying = 0; copying < 2; copying++) {
-    if (copying) igpt__exchange_state(session, model, 0);
+    if (copying) igpt__exchange_state(session, model, 0, file->log);
     for (index = 0; index < igpt_model_tensors(model); index++) {
       const igpt__spec *spec = igpt__slot(&file->specs, index, name);
       float *const weights = *igpt__field(&model->weights, &model->specs, index);
@@ -12885,11 +12906,12 @@ static igpt_result igpt__checkpoint_copy(igpt__file *file, igpt_session *session
                                         moment ? 0 : -1.01f * IGPT__LONGEST,
                                         moment ? IGPT__LARGEST : 1.01f * IGPT__LONGEST);
       }
-      if (result && copying) igpt__exchange_state(session, model, 1);
+      if (result && copying) igpt__exchange_state(session, model, 1, file->log);
       if (result) return result;
     }
   }
 
+  igpt__forget_state(session);
   model->step = file->step;
   if (file->palette.colours) model->palette = file->palette;
   session->steps = adam_step;
@@ -13052,7 +13074,7 @@ igpt_result igpt_npy_open(igpt_npy *out, const igpt_source *source, const igpt_l
   if (i == (int)IGPT__COUNT(igpt__npy_types) || !strchr("<>|=", descr[0]) ||
       (descr[0] == '|' && igpt__npy_types[i].size > 1))
     return igpt__fail(log, IGPT_MISMATCH, "descr is '%s', and must be u1, i1, u2, i2, u4, i4, u8,"
-                      " i8, f4, f8 or b1 after <, > or |", descr);
+                      " i8, f4, f8 or b1 after <, > or = (of one byte, after | too)", descr);
   npy.type = (igpt_npy_type)i;
   npy.big_endian = descr[0] == '>' || (descr[0] == '=' && igpt__big_endian());
   for (npy.count = 1, i = 0; i < npy.rank; i++)
@@ -13301,15 +13323,15 @@ igpt_result igpt_file_open(igpt_source *out, const char *path, const igpt_log *l
   errno = 0;
   file = fopen(path, "rb");
   if (!file)
-    return igpt__fail(log, IGPT_READ_ERROR, "%s: cannot open: %s", path, igpt__errno_text());
+    return igpt__fail(log, IGPT_READ_ERROR, "%p: cannot open: %s", path, igpt__errno_text());
   if (igpt__file_size(file, &out->size)) {
-    igpt__fail(log, IGPT_READ_ERROR, "%s: has no size: %s", path, igpt__errno_text());
+    igpt__fail(log, IGPT_READ_ERROR, "%p: has no size: %s", path, igpt__errno_text());
     (void)fclose(file);
     memset(out, 0, sizeof *out);
     return IGPT_READ_ERROR;
   }
   if (out->size && (igpt__seek(file, 0) || fgetc(file) == EOF)) {       /* a folder */
-    igpt__fail(log, IGPT_READ_ERROR, "%s: cannot be read: %s", path, igpt__errno_text());
+    igpt__fail(log, IGPT_READ_ERROR, "%p: cannot be read: %s", path, igpt__errno_text());
     (void)fclose(file);
     memset(out, 0, sizeof *out);
     return IGPT_READ_ERROR;
@@ -13345,6 +13367,16 @@ static int igpt__file_sync(const char *path)
 #endif
 }
 
+/* What is there is not written through, if it is a link. */
+static void igpt__file_unlink(const char *path)
+{
+#if defined(_WIN32)
+  (void)path;
+#else
+  unlink(path);
+#endif
+}
+
 static int igpt__file_rename(const char *from, const char *to)
 {
 #if defined(_WIN32)
@@ -13371,15 +13403,16 @@ igpt_result igpt_file_replace(const char *path, const igpt_log *log,
                       sizeof name - sizeof ".tmp");
   memcpy(name, path, length + 1);
   memcpy(name + length, ".tmp", sizeof ".tmp");
+  igpt__file_unlink(name);
   errno = 0;
   file = fopen(name, "wb");
   if (!file)
-    return igpt__fail(log, IGPT_WRITE_ERROR, "%s: cannot write: %s", name, igpt__errno_text());
+    return igpt__fail(log, IGPT_WRITE_ERROR, "%p: cannot write: %s", name, igpt__errno_text());
   sink.write = igpt__file_write;
   sink.user = file;
   result = body(user, &sink);
   if (result == IGPT_WRITE_ERROR)
-    igpt__fail(log, result, "%s: writing failed: %s", name, igpt__errno_text());
+    igpt__fail(log, result, "%p: writing failed: %s", name, igpt__errno_text());
   failed = fflush(file) != 0;
   failed |= ferror(file) != 0;    /* a body may not have looked */
 #if defined(_WIN32)
@@ -13387,9 +13420,9 @@ igpt_result igpt_file_replace(const char *path, const igpt_log *log,
 #endif
   failed |= fclose(file) != 0;
   if (result == IGPT_OK && (failed || igpt__file_sync(name)))
-    result = igpt__fail(log, IGPT_WRITE_ERROR, "%s: writing failed: %s", name, igpt__errno_text());
+    result = igpt__fail(log, IGPT_WRITE_ERROR, "%p: writing failed: %s", name, igpt__errno_text());
   if (result == IGPT_OK && igpt__file_rename(name, path))
-    result = igpt__fail(log, IGPT_WRITE_ERROR, "%s: cannot be renamed to %s: %s", name, path,
+    result = igpt__fail(log, IGPT_WRITE_ERROR, "%p: cannot be renamed to %p: %s", name, path,
                         igpt__errno_text());
   if (result != IGPT_OK) (void)remove(name);
   return result;
@@ -13404,7 +13437,7 @@ typedef struct igpt__path_log {
 static void igpt__path_line(void *user, igpt_result result, const char *sentence)
 {
   const igpt__path_log *prefix = (const igpt__path_log *)user;
-  igpt__fail(prefix->log, result, "%s: %s", prefix->path, sentence);
+  igpt__fail(prefix->log, result, "%p: %s", prefix->path, sentence);
 }
 
 static igpt_log igpt__log_of_path(igpt__path_log *prefix, const char *path, const igpt_log *log)

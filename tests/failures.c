@@ -18,6 +18,7 @@
 #define POSIX 1
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,15 +87,15 @@ static int renamed_unflushed;     /* ... before it took its name */
 static size_t disk_room = SIZE_MAX;
 static size_t host_fwrite(const void *from, size_t size, size_t count, FILE *file)
 {
-  size_t fit = size && disk_room / size < count ? disk_room / size : count;
+  size_t fit = size && disk_room / size < count ? disk_room / size : count, done;
   if (file != written_last) write_failed = 0;
   flushed = 0;
   written_last = file;
   if (refused(WRITING)) fit /= 2;
-  fit = fwrite(from, size, fit, file);
-  disk_room -= disk_room == SIZE_MAX ? 0 : size * fit;
-  if (fit < count) write_failed = with_reason(ENOSPC);
-  return fit;
+  done = fwrite(from, size, fit, file);
+  disk_room -= disk_room == SIZE_MAX ? 0 : size * done;
+  if (done < count) write_failed = done < fit ? -1 : with_reason(ENOSPC);
+  return done;
 }
 
 static int host_ferror(FILE *file) { return ferror(file) || write_failed; }
@@ -1050,6 +1051,14 @@ TEST(places_that_cannot_be_written)
   CHECK(!paper_load(&disk, TEMPORARY));
   rmdir(PATH);
 
+  /* a link there is not followed */
+  write_file(PATH ".other", &checkpoint_file);
+  CHECK_INT(symlink("failures.file.other", TEMPORARY), 0);
+  CHECK_INT(igpt_model_save(w.model, PATH), IGPT_OK);
+  CHECK(lstat(PATH, &there) == 0 && S_ISREG(there.st_mode));
+  CHECK(paper_load(&disk, PATH ".other") && paper_same(&disk, &checkpoint_file));
+  remove(PATH ".other");
+
   /* what a killed run left is written over, if it is the longer one, too */
   write_file(PATH, &old_file);
   write_file(TEMPORARY, &checkpoint_file);
@@ -1061,18 +1070,22 @@ TEST(places_that_cannot_be_written)
   paper_clear(&disk);
 }
 
-/* Every byte written to /dev/full is one too many; the C library finds out when it flushes. */
-TEST(a_full_device)
+/* Every byte is one too many; the C library finds out when it flushes. */
+TEST(a_full_disk)
 {
   world w = world_open(1);
   paper disk = { 0 };
   struct stat there;
-  if (stat("/dev/full", &there) || symlink("/dev/full", TEMPORARY)) {
-    world_close(&w);
-    SKIP("there is no /dev/full");
-  }
+  struct rlimit before, none;
+  CHECK_INT(getrlimit(RLIMIT_FSIZE, &before), 0);
+  none = before;
+  none.rlim_cur = 0;
   write_file(PATH, &old_file);
-  fails_at(&w, PATH, strerror(ENOSPC));
+  signal(SIGXFSZ, SIG_IGN);
+  CHECK_INT(setrlimit(RLIMIT_FSIZE, &none), 0);
+  fails_at(&w, PATH, strerror(EFBIG));
+  CHECK_INT(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, SIG_DFL);
   CHECK(paper_load(&disk, PATH) && paper_same(&disk, &old_file));
   CHECK(lstat(TEMPORARY, &there) != 0);
   CHECK_INT(igpt_checkpoint_save(w.session, w.model, NULL, PATH), IGPT_OK);
@@ -1191,7 +1204,7 @@ int main(void)
   RUN(a_disk_with_room_for_any_number_of_bytes);
 #if POSIX
   RUN(places_that_cannot_be_written);
-  RUN(a_full_device);
+  RUN(a_full_disk);
   RUN(a_folder_that_is_read_only);
   RUN(killed_at_every_request);
 #endif
