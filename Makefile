@@ -220,12 +220,13 @@ bench-peers: $(B)/bench/matmul $(B)/bench/attention $(B)/bench/train $(B)/bench/
   $(B)/bench/palette_probe
 	@python3 -c "import torch, sklearn" || \
 	  { echo "bench-peers needs python3 with torch and scikit-learn (pip install)"; exit 1; }
-	@mkdir -p $(B)/peers
 	$(B)/bench/matmul --race "python3 bench/peers/products.py torch" \
-	  "python3 bench/peers/products.py numpy"
-	$(B)/bench/attention --race "python3 bench/peers/products.py torch"
+	  "python3 bench/peers/products.py torch --bf16" "python3 bench/peers/products.py numpy"
+	$(B)/bench/attention --race "python3 bench/peers/products.py torch" \
+	  "python3 bench/peers/products.py torch --bf16"
 	$(B)/bench/train 7 -1 "python3 bench/peers/torch_step.py" \
-	  "python3 bench/peers/torch_step.py --bf16"
+	  "python3 bench/peers/torch_step.py --bf16" "python3 bench/peers/torch_step.py --compile" \
+	  "python3 bench/peers/torch_step.py --bf16 --compile"
 	for batch in 1 16; do $(B)/bench/sample $$batch 1024 "python3 bench/peers/torch_sample.py" \
 	  "python3 bench/peers/torch_sample.py --bf16" || exit 1; done
 	$(B)/bench/palette_probe --dump $(B)/peers --peer "python3 bench/peers/palette_probe.py"

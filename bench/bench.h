@@ -83,9 +83,9 @@ static void bench_machine(void)
 
 /* ---- the floor: multiply-adds with nothing in their way ------------------------------------- */
 
-/* Each function does 24 * 64 * rounds vector multiply-adds (12 accumulators for AVX2, 24 for
-   AVX-512; plain C 8) either on registers alone or with one operand broadcast from an array in the
-   first cache. */
+/* Each function does 64 * rounds vector multiply-adds on each of 12 accumulators (AVX2) or 24
+   (AVX-512), either on registers alone or with one operand broadcast from an array in the first
+   cache. */
 typedef float bench_loop(const float *from, size_t rounds);
 
 #if BENCH_X86
@@ -173,9 +173,17 @@ static bench_loop *bench_floor_loop(igpt_isa isa, int memory, double *operations
   return NULL;
 }
 
+/* Ordinary bfloat16, of size 2^-7 to 2, of both signs, all bits in use: on zeros processors run
+   faster. Two of them side by side are such a float. */
+static void bench_numbers(uint16_t *to, size_t count)
+{
+  igpt_rng rng = igpt_rng_seed(5, 0);
+  size_t i;
+  for (i = 0; i < count; i++) to[i] = (uint16_t)((igpt_rng_next(&rng) & 0x83ffu) + 0x3c00u);
+}
+
 /* Seconds of one operation of AMX, measured once over four products of tiles in registers, `rounds`
-   times 64 of them. The tiles hold ordinary numbers: with zeros processors run faster. Call it only
-   where AMX is permitted. */
+   times 64 of them. Call it only where AMX is permitted. */
 #if BENCH_AMX
 typedef struct bench_shape {
   uint8_t palette, start_row, reserved[14];
@@ -186,12 +194,10 @@ typedef struct bench_shape {
 __attribute__((target("amx-tile,amx-bf16"))) static double bench_tiles(int processor, size_t rounds)
 {
   bench_shape shape;
-  static uint16_t from[4 * 512];
-  igpt_rng rng = igpt_rng_seed(5, 0);
+  uint16_t from[4 * 512];
   double start, second;
   size_t i;
-  for (i = 0; i < 4 * 512; i++)     /* of size 2^-7 to 2, of both signs, all bits in use */
-    from[i] = (uint16_t)((igpt_rng_next(&rng) & 0x83ffu) + 0x3c00u);
+  bench_numbers(from, 4 * 512);
   memset(&shape, 0, sizeof shape);
   shape.palette = 1;
   for (i = 0; i < 8; i++) shape.rows[i] = 16, shape.row_bytes[i] = 64;
@@ -230,10 +236,13 @@ static volatile float bench_sink;
 /* Seconds of one operation, measured once over about `rounds` rounds. */
 static double bench_floor(igpt_isa isa, int memory, int processor, size_t rounds)
 {
-  static float from[64 * 24];
+  uint16_t numbers[2 * 64 * 24];
+  float from[64 * 24];
   double operations, start;
   bench_loop *loop = bench_floor_loop(isa, memory, &operations);
   if (!loop) return 0;
+  bench_numbers(numbers, 2 * 64 * 24);
+  memcpy(from, numbers, sizeof from);
   start = bench_clock(processor);
   bench_sink = loop(from, rounds);
   return (bench_clock(processor) - start) / (operations * (double)rounds);

@@ -6,7 +6,11 @@
    build/bench/matmul [-p] [-q]      -p: time of the process instead of the wall (one worker only)
                                      -q: quick, 5 repetitions instead of 15
    build/bench/matmul --race [peers' commands ...]      all twelve products, two workers, in turn
-                                     with peers such as bench/peers/products.py (see race.h)      */
+                                     with peers such as bench/peers/products.py (see race.h)
+
+   In float32 operands are plain matrices, which peers get too, and packing them is timed. In
+   bfloat16 ours are packed before, as a training step has them: weights by AdamW, rows by whoever
+   made them. Peers get plain matrices of bfloat16, and may do with them what they like.          */
 
 #define _POSIX_C_SOURCE 200809L
 #define IGPT_IMPLEMENTATION
@@ -74,8 +78,7 @@ static int check(const igpt__math *math, const job *j)
   for (i = 0; i < 500; i++) {
     size_t r = igpt_rng_below(&rng, (uint32_t)j->m), c = igpt_rng_below(&rng, (uint32_t)j->n), p;
     double sum = 0;
-    for (p = 0; p < j->k; p++)
-      {
+    for (p = 0; p < j->k; p++) {
       float a = j->a[r * j->a_row + p * j->a_column], b = j->b[p * j->b_row + c * j->b_column];
       sum += math->round ? (double)igpt__round_bf16(a) * igpt__round_bf16(b) : (double)a * b;
     }
@@ -322,6 +325,7 @@ static void contestant(int tiles)
   const igpt_isa isa = tiles ? bench_bf16() : igpt_isa_best();
   igpt_pool *pool;
   char name[60];
+  const float *x = NULL, *dy = NULL, *w = NULL;
   turn t;
   int i;
   memset(&t, 0, sizeof t);
@@ -336,20 +340,24 @@ static void contestant(int tiles)
     if (!t.math.shared || !t.math.worker) exit(1);
   }
   t.math.runner = igpt_pool_runner(pool);
-  for (i = 0; i < PRODUCTS; i++) {              /* operands of their own: 60 MB, as in training */
+  for (i = 0; i < PRODUCTS; i++) {              /* each layer has its own operands, as in training */
     const size_t in = layers[i / 3].in, out = layers[i / 3].out;
     const size_t results[] = { ROWS * out, ROWS * in, in * out };
-    const float *x = numbers(ROWS * in, 1), *dy = numbers(ROWS * out, 2), *w = numbers(in * out, 3);
+    if (i % 3 == 0) {
+      x = numbers(ROWS * in, 1);
+      dy = numbers(ROWS * out, 2);
+      w = numbers(in * out, 3);
+      if (tiles) t.layers[i / 3] = tile_layer_of(&t.math, in, out, x, dy, w);
+    }
     if (tiles) {
-      if (i % 3 == 0) t.layers[i / 3] = tile_layer_of(&t.math, in, out, x, dy, w);
       if (!check_layer(&t.layers[i / 3], i % 3, w)) exit(1);
     } else {
       t.jobs[i] = job_of(i % 3, in, out, x, dy, w, numbers(results[i % 3], 4));
       if (!check(&t.math, &t.jobs[i])) exit(1);
     }
   }
-  snprintf(name, sizeof name, "igpt.h, %s, %s, 2 workers", tiles ? "bfloat16" : "float32",
-           igpt_isa_name(isa));
+  snprintf(name, sizeof name, "igpt.h, %s, %s, 2 workers", igpt_isa_name(isa),
+           tiles ? "bfloat16 (packed already)" : "float32");
   race_run(name, take_turn, &t);
 }
 

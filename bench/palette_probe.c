@@ -1,6 +1,7 @@
 /* The palette and the linear probe: k-means with 512 colours on 1,000,000 pixels (10 rounds),
    encoding them, and multinomial logistic regression on 50,000 rows of 512 features in 10 classes;
-   each beside the time that its memory traffic alone takes here, and beside a peer if one is named.
+   each beside a peer if one is named, and the last two beside the time that their memory traffic
+   alone takes here.
    All take turns, so that they see the same machine. Results are checked before they are timed:
    Lloyd's error against one that is computed from the tokens, every 997th token against a search in
    float64, and the probe's objective, which has to be within 1e-6 of the optimum, with the peer's.
@@ -9,19 +10,21 @@
    build/bench/palette_probe [--help]
 
    A peer is started as `command DIR`, where DIR holds the pixels, features and labels as raw files.
-   It says "ready" and what it is, then for each line kmeans, encode or probe that it reads does
-   this work and answers with seconds, result (mean squared error, or objective) and iterations:
-   bench/peers/palette_probe.py is one.                                                           */
+   It says "ready" and what it is, then for each line kmeans, distinct (k-means of weighted distinct
+   colours), encode or probe that it reads does this work and answers with seconds, result (mean
+   squared error, or objective) and iterations: bench/peers/palette_probe.py is one. It finds the
+   number of workers in OMP_NUM_THREADS.                                                          */
 
 #define _POSIX_C_SOURCE 200809L
 #define IGPT_IMPLEMENTATION
 #include "igpt.h"
 #include "bench.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { FIT, ENCODE, PROBE, KINDS };
-static const char *const words[KINDS] = { "kmeans", "encode", "probe" };
+enum { FIT, ENCODE, PROBE, KINDS, DISTINCT = KINDS, ASKED };      /* DISTINCT: of the peer alone */
+static const char *const words[ASKED] = { "kmeans", "encode", "probe", "distinct" };
 static const char *const titles[KINDS] = { "k-means", "encode", "probe" };
 
 static void fail(const char *what)
@@ -44,6 +47,7 @@ static void dump(const char *directory, const char *name, const void *data, size
   char path[1000];
   FILE *file;
   snprintf(path, sizeof path, "%s/%s", directory, name);
+  mkdir(directory, 0777);                       /* or it is there */
   file = fopen(path, "wb");
   if (!file || fwrite(data, 1, bytes, file) != bytes || fclose(file)) fail("cannot write --dump");
 }
@@ -194,9 +198,9 @@ static watch since(watch start)
 
 typedef struct peer { FILE *to, *from; char name[100]; } peer;
 
-static void start_peer(peer *p, const char *command, const char *directory)
+static void start_peer(peer *p, const char *command, const char *directory, int workers)
 {
-  char text[1000];
+  char text[1000], threads[20];
   int to[2], from[2];
   pid_t process;
   if (pipe(to) || pipe(from)) fail("no pipe");
@@ -210,6 +214,8 @@ static void start_peer(peer *p, const char *command, const char *directory)
     close(from[0]);
     close(from[1]);
     snprintf(text, sizeof text, "exec %s %s", command, directory);
+    snprintf(threads, sizeof threads, "%d", workers);
+    setenv("OMP_NUM_THREADS", threads, 1);
     execl("/bin/sh", "sh", "-c", text, (char *)NULL);
     _exit(1);
   }
@@ -257,8 +263,8 @@ int main(int argc, char **argv)
   const char *cifar = NULL, *directory = NULL, *command = NULL;
   const struct timespec rest = { 0, 100000000 };      /* others' threads may spin for a while */
   int workers = 2, repetitions = 5, tangled = 0, i, r, iterations[2] = { 0, 0 };
-  bench_times own[KINDS], busy[KINDS], theirs[KINDS], alone, stream_times;
-  double results[KINDS] = { 0, 0, 0 }, values[KINDS] = { 0, 0, 0 }, gigabytes;
+  bench_times own[KINDS], busy[KINDS], theirs[ASKED], alone, stream_times;
+  double results[KINDS] = { 0, 0, 0 }, values[ASKED] = { 0, 0, 0, 0 }, gigabytes;
   double bytes[KINDS], tolerance = 0;
   peer other;
   igpt_pool *pool;
@@ -302,7 +308,7 @@ int main(int argc, char **argv)
     dump(directory, "features.f32", x, rows * d * sizeof *x);
     dump(directory, "labels.i32", labels, rows * sizeof *labels);
   }
-  if (command) start_peer(&other, command, directory);
+  if (command) start_peer(&other, command, directory, workers);
   for (r = -1; r < repetitions; r++) {                /* the first time is to warm up */
     igpt_runner runner = igpt_pool_runner(pool);
     igpt_kmeans_desc how = { 0 };
@@ -341,7 +347,7 @@ int main(int argc, char **argv)
     }
     if (r >= 0) bench_note(&alone, single.wall);
     if (r >= 0) bench_note(&stream_times, read_once(&runner, x, rows * d));
-    for (i = 0; i < KINDS && command; i++) {
+    for (i = 0; i < ASKED && command; i++) {
       double second = ask_peer(&other, words[i], &values[i],
                                i == PROBE ? &iterations[1] : &ignored);
       if (r >= 0) bench_note(&theirs[i], second);
@@ -379,6 +385,10 @@ int main(int argc, char **argv)
       if (i == PROBE) printf("  objective %.9f, %d iterations", values[i], iterations[1]);
       else printf("  mean squared error %.3f", values[i]);
       printf("; igpt.h x%.1f\n", peers / median);
+      if (i == FIT)
+        printf("    peer %9.2f ms, of weighted distinct colours  mean squared error %.3f; "
+               "igpt.h x%.1f\n", 1e3 * bench_median(&theirs[DISTINCT]), values[DISTINCT],
+               bench_median(&theirs[DISTINCT]) / median);
     }
   }
   free(rgb);

@@ -16,7 +16,6 @@ typedef struct race_lane {
   pid_t process;
   FILE *to, *from;
   char  name[100];
-  int   peer;                     /* another's program */
   bench_times times;
   double peak;                    /* bytes, when the race is over */
 } race_lane;
@@ -41,13 +40,16 @@ static void race_run(const char *name, void (*step)(void *arg), void *arg)
 
 /* ---- the judge's side ------------------------------------------------------------------------ */
 
+static void race_over(const race_lane *lane)
+{
+  fprintf(stderr, "race: %s has stopped\n", lane->name[0] ? lane->name : "a contestant");
+  exit(1);
+}
+
 /* The contestant's next line */
 static const char *race_answer(race_lane *lane, char *line, int size)
 {
-  if (!fgets(line, size, lane->from)) {
-    fprintf(stderr, "race: %s has stopped\n", lane->name[0] ? lane->name : "a contestant");
-    exit(1);
-  }
+  if (!fgets(line, size, lane->from)) race_over(lane);
   line[strcspn(line, "\n")] = 0;
   return line;
 }
@@ -61,7 +63,7 @@ static void race_enter(race_lane *lanes, int index, void (*body)(const void *arg
   int to[2], from[2], i;
   char line[200];
   memset(lane, 0, sizeof *lane);
-  lane->peer = command != NULL;
+  signal(SIGPIPE, SIG_IGN);                    /* who has stopped does not answer: race_over */
   if (pipe(to) || pipe(from)) exit(1);
   fflush(stdout);
   lane->process = fork();
@@ -92,18 +94,20 @@ static void race_enter(race_lane *lanes, int index, void (*body)(const void *arg
   snprintf(lane->name, sizeof lane->name, "%.90s", strncmp(line, "ready ", 6) ? line : line + 6);
 }
 
-/* So many turns of all lanes, each lane's seconds in its times */
+/* So many turns of all lanes, each lane's seconds in its times. Every turn begins with the next
+   lane, and each comes after a rest: others' threads may spin for a while. */
 static void race_turns(race_lane *lanes, int count, int turns)
 {
-  const struct timespec rest = { 0, 300000000 };      /* others' threads may spin for a while */
+  const struct timespec rest = { 0, 300000000 };
   char line[200];
   int i, turn;
   for (turn = 0; turn < turns; turn++)
     for (i = 0; i < count; i++) {
-      if (lanes[(i + count - 1) % count].peer) nanosleep(&rest, NULL);
-      fputs("step\n", lanes[i].to);
-      fflush(lanes[i].to);
-      bench_note(&lanes[i].times, atof(race_answer(&lanes[i], line, sizeof line)));
+      race_lane *lane = &lanes[(turn + i) % count];
+      nanosleep(&rest, NULL);
+      fputs("step\n", lane->to);
+      fflush(lane->to);
+      bench_note(&lane->times, atof(race_answer(lane, line, sizeof line)));
     }
 }
 
@@ -116,8 +120,17 @@ static void race_end(race_lane *lanes, int count)
     fclose(lanes[i].to);
     lanes[i].peak = atof(race_answer(&lanes[i], line, sizeof line));
     fclose(lanes[i].from);
-    if (waitpid(lanes[i].process, &status, 0) < 0 || status) exit(1);
+    if (waitpid(lanes[i].process, &status, 0) < 0 || status) race_over(&lanes[i]);
   }
+}
+
+/* Says how many times as fast as the peer our lane of its precision is: its name tells which. */
+static void race_compare(race_lane *peer, race_lane *in_float32, race_lane *in_bfloat16)
+{
+  const int halves = in_bfloat16 && strstr(peer->name, "bfloat16");
+  printf("; igpt.h in %s x%.2f\n", halves ? "bfloat16" : "float32",
+         bench_median(&peer->times) / bench_median(halves ? &in_bfloat16->times
+                                                          : &in_float32->times));
 }
 
 /* igpt.h's contestants, in float32 and perhaps in bfloat16, then the peers, each a command that
@@ -142,10 +155,8 @@ static void race_peers(void (*const *own)(const void *arg), int own_count, char 
     printf("  %-66s %7.2f ms %7.1f GFLOP/s (%.1f to %.1f)", lanes[i].name, 1e3 * median,
            1e-9 * operations / median, 1e-9 * operations / lanes[i].times.second[turns - 1],
            1e-9 * operations / lanes[i].times.second[0]);
-    if (i >= own_count) printf("; igpt.h x%.2f", median / bench_median(&lanes[0].times));
-    if (i >= own_count && own_count > 1)
-      printf(" in float32, x%.2f in bfloat16", median / bench_median(&lanes[1].times));
-    printf("\n");
+    if (i < own_count) printf("\n");
+    else race_compare(&lanes[i], &lanes[0], own_count > 1 ? &lanes[1] : NULL);
   }
 }
 

@@ -2,14 +2,15 @@
 """The products of bench/matmul and the attention of bench/attention by other libraries:
 
     build/bench/matmul --race 'python3 bench/peers/products.py torch' \\
+                              'python3 bench/peers/products.py torch --bf16' \\
                               'python3 bench/peers/products.py numpy'
     build/bench/attention --race 'python3 bench/peers/products.py torch'
 
-torch multiplies with oneDNN or MKL, numpy with OpenBLAS. A turn is, with `--paced products`, the
+torch multiplies with oneDNN or MKL, numpy and SciPy with OpenBLAS. A turn is, with `--paced products`, the
 three products of training of iGPT-S's four linear layers with 1024 rows: Y = X W, dX = dY W^T and
 dW += X^T dY. With `--paced attention` (torch) it is scaled_dot_product_attention, causal, of 8
-heads of width 64 and 1024 positions, forward and backward. Results are checked before the first
-turn. With --bf16 operands are bfloat16.
+heads of width 64 and 1024 positions, forward and backward. Products and attention's forward pass
+are checked before the first turn. With --bf16 operands are bfloat16.
 """
 
 import argparse
@@ -50,29 +51,27 @@ def torch_products(options):
 
 def numpy_products(options):
     import numpy
+    from scipy.linalg.blas import sgemm       # adds to dW inside the product, as numpy cannot
     from threadpoolctl import threadpool_info, threadpool_limits
     threadpool_limits(options.threads)
     random = numpy.random.default_rng(1)
     work = []
     for inside, outside in LAYERS:
-        x, dy, w, dw, y, dx = (random.random(shape, numpy.float32) - 0.5 for shape in (
-            (ROWS, inside), (ROWS, outside), (inside, outside), (inside, outside),
-            (ROWS, outside), (ROWS, inside)))
-        work.append((x, dy, w, dw, y, dx, numpy.empty_like(w)))
+        x, dy, w = (random.random(shape, numpy.float32) - 0.5 for shape in (
+            (ROWS, inside), (ROWS, outside), (inside, outside)))
+        work.append((x, dy, w, numpy.zeros_like(w), numpy.empty_like(dy), numpy.empty_like(x)))
 
     def turn():
-        for x, dy, w, dw, y, dx, product in work:
+        for x, dy, w, dw, y, dx in work:
             numpy.matmul(x, w, out=y)
             numpy.matmul(dy, w.T, out=dx)
-            numpy.matmul(x.T, dy, out=product)
-            numpy.add(dw, product, out=dw)
+            sgemm(1, dy.T, x.T, beta=1, c=dw.T, trans_b=1, overwrite_c=1)     # dW^T += dY^T X
 
-    for row in work:
-        row[3][:] = 0
     turn()
-    x, dy, w, dw = work[0][:4]
-    want = x.T.astype(float) @ dy.astype(float)
-    assert numpy.linalg.norm(dw - want) < 1e-5 * numpy.linalg.norm(want)
+    for x, dy, w, dw, y, dx in work:
+        x, dy, w = (z.astype(float) for z in (x, dy, w))
+        for got, want in ((y, x @ w), (dx, dy @ w.T), (dw, x.T @ dy)):
+            assert numpy.linalg.norm(got - want) < 1e-5 * numpy.linalg.norm(want)
     kernels = {i.get("architecture", "?") for i in threadpool_info()
                if i["internal_api"] == "openblas"}
     return turn, "numpy %s, OpenBLAS for %s" % (numpy.__version__, "/".join(sorted(kernels)))

@@ -13,7 +13,7 @@ for seed in $seeds; do for side in $sides; do for colours in $palettes; do
   steps=$(awk -v n=$all -v a=$reference -v b=$(flops $side $colours) \
     'BEGIN { s = int(n * a / b + 0.5); print s < 1 ? 1 : s }')
   name=f-$side-$colours-$seed
-  train $name $seed --side $side --colours $colours
+  train $name $seed --side $side --colours $colours --evaluations 1
   echo "$seed,$side,$colours,$steps,$(tail -n 1 "$out/$name.csv" | cut -d, -f3),$(
     probe $name | value test_accuracy)" >>"$out/f_size.csv"
 done; done; done
