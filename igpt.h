@@ -13370,10 +13370,10 @@ static int igpt__file_sync(const char *path)
 /* What is there is not written through, if it is a link. */
 static void igpt__file_unlink(const char *path)
 {
-#if defined(_WIN32)
-  (void)path;
+#if IGPT__POSIX
+  (void)unlink(path);
 #else
-  unlink(path);
+  (void)path;
 #endif
 }
 

@@ -48,7 +48,7 @@ run() { verb=$1; shift; "$tool" "$verb" --data "$data" "$@"; }
 # ---- the model in the box ----------------------------------------------------------------------
 
 if [ "$what" = CIFAR-10 ]; then
-  say "half pictures, completed by a model of two hours"
+  say "half pictures, completed by a model of three hours"
   run sample --model examples/models/cifar10.safetensors --count 6 --completions 3 --scale 4 \
     --out "$out/box.png"
 fi
