@@ -893,8 +893,9 @@ IGPTDEF igpt_result igpt_file_open(igpt_source *out, const char *path, const igp
 IGPTDEF void        igpt_file_close(igpt_source *source);
 
 /* Writes `path` as a whole or not at all: `body` writes to path.tmp, which is flushed to disk and
-   renamed, so a path has one writer at a time. What has either name before, be it a link or a
-   device, is replaced by the file. Returns what body returns, or IGPT_WRITE_ERROR. */
+   renamed, so a path has one writer at a time. What has that name before (on POSIX systems either
+   name), be it a link or a device, is replaced by the file. Returns what body returns, or
+   IGPT_WRITE_ERROR. */
 IGPTDEF igpt_result igpt_file_replace(const char *path, const igpt_log *log,
                                       igpt_result (*body)(void *user, const igpt_sink *sink),
                                       void *user);
