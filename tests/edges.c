@@ -43,19 +43,21 @@ TEST(sentences_of_codes)
 }
 
 #ifndef IGPT_NO_STDIO
-TEST(sentences_are_cut)
+TEST(paths_and_sentences_are_cut)
 {
   char path[1000], cut[sizeof told.text];
+  const igpt_log log = listening();
   igpt_model_desc desc;
   igpt_model *model = (igpt_model *)1;
   memset(&desc, 0, sizeof desc);
-  desc.log = listening();
+  desc.log = log;
   memset(path, 'x', sizeof path - 1);
   path[sizeof path - 1] = 0;
-  CHECK_SAYS(igpt_model_load(&model, path, &desc), IGPT_READ_ERROR, "xxx");
-  CHECK(model == NULL);
   memset(cut, 'x', sizeof cut - 1);
   cut[sizeof cut - 1] = 0;
+  CHECK_SAYS(igpt_model_load(&model, path, &desc), IGPT_READ_ERROR, "x: cannot open: ");
+  CHECK(model == NULL && strspn(told.text, "x") == 150);
+  CHECK_SAYS(igpt__fail(&log, IGPT_BAD_FILE, "%s", path), IGPT_BAD_FILE, "xxx");
   CHECK(strcmp(told.text, cut) == 0);         /* 399 characters of it */
 }
 #endif
@@ -939,7 +941,7 @@ int main(void)
 {
   RUN(sentences_of_codes);
 #ifndef IGPT_NO_STDIO
-  RUN(sentences_are_cut);
+  RUN(paths_and_sentences_are_cut);
 #endif
   RUN(draws_below_a_bound);
   RUN(selftest_notices);
