@@ -221,7 +221,7 @@ bench-peers: $(B)/bench/matmul $(B)/bench/attention $(B)/bench/train $(B)/bench/
 	@python3 -c "import torch, sklearn" || \
 	  { echo "bench-peers needs python3 with torch and scikit-learn (pip install)"; exit 1; }
 	$(B)/bench/matmul --race "python3 bench/peers/products.py torch" \
-	  "python3 bench/peers/products.py torch --bf16" "python3 bench/peers/products.py numpy"
+	  "python3 bench/peers/products.py torch --bf16" "python3 bench/peers/products.py scipy"
 	$(B)/bench/attention --race "python3 bench/peers/products.py torch" \
 	  "python3 bench/peers/products.py torch --bf16"
 	$(B)/bench/train 7 -1 "python3 bench/peers/torch_step.py" \

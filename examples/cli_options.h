@@ -220,7 +220,7 @@ static const option option_table[] = {
   { OPT_MINUTES, "minutes", IS_REAL, ON_FINETUNE, 0.001, 1e6, NULL, "X", "... by the wall clock" },
   { OPT_RATE, "rate", IS_REAL, ON_PRETRAIN, 1e-9, 10, NULL, "X",
     "learning rate; default: the paper's for S to XL (Table 5), 0.005 for tiny and small-cpu, "
-    "0.003 for medium-cpu" },
+    "0.003 for medium-cpu, 0.001 for these with BERT" },
   { OPT_RATE, "rate", IS_REAL, ON_FINETUNE, 1e-9, 10, "0.0003", "X",
     "learning rate, about a tenth of pre-training's as the paper advises" },
   { OPT_SCHEDULE, "schedule", IS_WORD, ON_PRETRAIN, 0, 0, "cosine", "cosine|constant|linear",

@@ -3,10 +3,10 @@
 
     build/bench/matmul --race 'python3 bench/peers/products.py torch' \\
                               'python3 bench/peers/products.py torch --bf16' \\
-                              'python3 bench/peers/products.py numpy'
+                              'python3 bench/peers/products.py scipy'
     build/bench/attention --race 'python3 bench/peers/products.py torch'
 
-torch multiplies with oneDNN or MKL, numpy and SciPy with OpenBLAS. A turn is, with `--paced products`, the
+torch multiplies with oneDNN or MKL, SciPy with OpenBLAS. A turn is, with `--paced products`, the
 three products of training of iGPT-S's four linear layers with 1024 rows: Y = X W, dX = dY W^T and
 dW += X^T dY. With `--paced attention` (torch) it is scaled_dot_product_attention, causal, of 8
 heads of width 64 and 1024 positions, forward and backward. Products and attention's forward pass
@@ -49,9 +49,10 @@ def torch_products(options):
     return turn, "PyTorch %s's products, %s" % (torch.__version__, str(kind)[6:])
 
 
-def numpy_products(options):
+def scipy_products(options):
     import numpy
-    from scipy.linalg.blas import sgemm       # adds to dW inside the product, as numpy cannot
+    import scipy
+    from scipy.linalg.blas import sgemm       # columns first, and sums inside the product
     from threadpoolctl import threadpool_info, threadpool_limits
     threadpool_limits(options.threads)
     random = numpy.random.default_rng(1)
@@ -63,9 +64,9 @@ def numpy_products(options):
 
     def turn():
         for x, dy, w, dw, y, dx in work:
-            numpy.matmul(x, w, out=y)
-            numpy.matmul(dy, w.T, out=dx)
-            sgemm(1, dy.T, x.T, beta=1, c=dw.T, trans_b=1, overwrite_c=1)     # dW^T += dY^T X
+            sgemm(1, w.T, x.T, c=y.T, overwrite_c=1)
+            sgemm(1, w.T, dy.T, c=dx.T, trans_a=1, overwrite_c=1)
+            sgemm(1, dy.T, x.T, beta=1, c=dw.T, trans_b=1, overwrite_c=1)
 
     turn()
     for x, dy, w, dw, y, dx in work:
@@ -74,7 +75,7 @@ def numpy_products(options):
             assert numpy.linalg.norm(got - want) < 1e-5 * numpy.linalg.norm(want)
     kernels = {i.get("architecture", "?") for i in threadpool_info()
                if i["internal_api"] == "openblas"}
-    return turn, "numpy %s, OpenBLAS for %s" % (numpy.__version__, "/".join(sorted(kernels)))
+    return turn, "SciPy %s, OpenBLAS for %s" % (scipy.__version__, "/".join(sorted(kernels)))
 
 
 def torch_attention(options):
@@ -102,16 +103,16 @@ def torch_attention(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("library", choices=("torch", "numpy"))
+    parser.add_argument("library", choices=("torch", "scipy"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="torch: operands in bfloat16")
     parser.add_argument("--paced", required=True, choices=("products", "attention"))
     options = parser.parse_args()
-    if options.library == "numpy":
+    if options.library == "scipy":
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):      # they hold it back
             if os.environ.pop(name, None):
                 os.execv(sys.executable, [sys.executable] + sys.argv)
-    make = {("torch", "products"): torch_products, ("numpy", "products"): numpy_products,
+    make = {("torch", "products"): torch_products, ("scipy", "products"): scipy_products,
             ("torch", "attention"): torch_attention}.get((options.library, options.paced))
     if not make:
         parser.error("%s has no %s" % (options.library, options.paced))
