@@ -1160,16 +1160,17 @@ TEST(decoding)
   }
 }
 
-/* In a training session keys and values lie where activations do: whatever they leave there, also
-   behind the columns of a width that fills no panel, a pass over the batch is as it was. */
-TEST(training_after_decoding)
+/* A pass over `pictures` gives the same bits again after `spoil` has used the session for something
+   else, on every unit. */
+static void undisturbed(igpt_config config, int pictures,
+                        void (*spoil)(igpt_session *session, igpt_model *model))
 {
-  enum { LAYERS = 5 };
-  uint16_t tokens[PICTURES * T];
+  uint16_t tokens[PICTURES * 64];
   igpt_rng rng = igpt_rng_seed(5, 0);
   const unit *u;
   size_t i;
-  for (i = 0; i < PICTURES * T; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, V);
+  for (i = 0; i < sizeof tokens / sizeof *tokens; i++)
+    tokens[i] = (uint16_t)igpt_rng_below(&rng, (uint32_t)config.vocabulary);
   EACH_UNIT(u) {
     igpt_model_desc model_desc;
     igpt_session_desc desc;
@@ -1178,27 +1179,27 @@ TEST(training_after_decoding)
     igpt_batch batch;
     igpt_losses losses;
     float *block = NULL, *before;
-    size_t count = 0, pictures;
+    size_t count = 0, counted_pictures;
     present = u->tiles;
     memset(&model_desc, 0, sizeof model_desc);
     memset(&desc, 0, sizeof desc);
     memset(&batch, 0, sizeof batch);
-    model_desc.config = config_of(LAYERS, 3, 42, 5, 7, V);
+    model_desc.config = config;
     CHECK_INT(igpt_model_create(&model, &model_desc), IGPT_OK);
     part_weights(model);
     desc.train = 1;
-    desc.batch = PICTURES;
+    desc.batch = pictures;
     desc.isa = IGPT_ISA_AMX;
     desc.precision = IGPT_BF16;
     batch.tokens = tokens;
-    batch.count = PICTURES;
+    batch.count = (size_t)pictures;
     CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
     if (!session) exit(2);
     CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
-    CHECK_INT(igpt_gradients(session, &block, &count, &pictures), IGPT_OK);
+    CHECK_INT(igpt_gradients(session, &block, &count, &counted_pictures), IGPT_OK);
     before = part_copy(block, count);
     CHECK_INT(igpt_gradients_zero(session), IGPT_OK);
-    memset(session->cache, 0xff, LAYERS * PICTURES * session->cache_bytes);       /* NaN */
+    spoil(session, model);
     CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
     CHECK(part_same(block, before, count));
     part_free(before);
@@ -1207,62 +1208,43 @@ TEST(training_after_decoding)
   }
 }
 
-/* A checkpoint is read with the old moments where activations are. Whatever their bits are as
-   bfloat16, here NaN, none is left behind the columns. */
+static void spoil_the_cache(igpt_session *session, igpt_model *model)
+{
+  const igpt_config *config = igpt_model_config(model);
+  memset(session->cache, 0xff, (size_t)config->layers * PICTURES * session->cache_bytes); /* NaN */
+}
+
+/* In a training session keys and values lie where activations do: whatever they leave there, also
+   behind the columns of a width that fills no panel, does not matter. */
+TEST(training_after_decoding)
+{
+  undisturbed(config_of(5, 3, 42, 5, 7, V), PICTURES, spoil_the_cache);
+}
+
+/* Moments whose bits are NaN as bfloat16 */
+static void read_checkpoint(igpt_session *session, igpt_model *model)
+{
+  const size_t count = igpt_model_parameters(model);
+  const uint32_t bits = 0x3c007fc0u;
+  paper file = { 0 };
+  igpt_sink sink = paper_sink(&file);
+  igpt_source source;
+  size_t i;
+  for (i = 0; i < count; i++) {
+    memcpy(&session->moment1[i], &bits, sizeof bits);
+    memcpy(&session->moment2[i], &bits, sizeof bits);
+  }
+  CHECK(igpt__old_moments(session) != NULL);
+  CHECK_INT(igpt_checkpoint_write(session, model, NULL, &sink), IGPT_OK);
+  source = paper_source(&file);
+  CHECK_INT(igpt_checkpoint_read(session, model, NULL, &source), IGPT_OK);
+  paper_clear(&file);
+}
+
+/* A checkpoint is read with the old moments where activations are. */
 TEST(training_after_reading)
 {
-  enum { LAYERS = 2, WIDTH = 48, SIDE = 8, COLOURS = 16 };
-  uint16_t tokens[SIDE * SIDE];
-  igpt_rng rng = igpt_rng_seed(6, 0);
-  const unit *u;
-  size_t i;
-  for (i = 0; i < SIDE * SIDE; i++) tokens[i] = (uint16_t)igpt_rng_below(&rng, COLOURS);
-  EACH_UNIT(u) {
-    igpt_model_desc model_desc;
-    igpt_session_desc desc;
-    igpt_model *model = NULL;
-    igpt_session *session = NULL;
-    igpt_batch batch;
-    igpt_losses losses;
-    float *block = NULL, *before;
-    size_t count = 0, pictures;
-    paper file = { 0 };
-    igpt_sink sink = paper_sink(&file);
-    igpt_source source;
-    present = u->tiles;
-    memset(&model_desc, 0, sizeof model_desc);
-    memset(&desc, 0, sizeof desc);
-    memset(&batch, 0, sizeof batch);
-    model_desc.config = config_of(LAYERS, 1, WIDTH, SIDE, SIDE, COLOURS);
-    CHECK_INT(igpt_model_create(&model, &model_desc), IGPT_OK);
-    part_weights(model);
-    desc.train = 1;
-    desc.isa = IGPT_ISA_AMX;
-    desc.precision = IGPT_BF16;
-    batch.tokens = tokens;
-    batch.count = 1;
-    CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
-    if (!session) exit(2);
-    CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
-    CHECK_INT(igpt_gradients(session, &block, &count, &pictures), IGPT_OK);
-    before = part_copy(block, count);
-    CHECK_INT(igpt_gradients_zero(session), IGPT_OK);
-    for (i = 0; i < count; i++) {
-      const uint32_t bits = 0x3c007fc0u;
-      memcpy(&session->moment1[i], &bits, sizeof bits);
-      memcpy(&session->moment2[i], &bits, sizeof bits);
-    }
-    CHECK(igpt__old_moments(session) != NULL);
-    CHECK_INT(igpt_checkpoint_write(session, model, NULL, &sink), IGPT_OK);
-    source = paper_source(&file);
-    CHECK_INT(igpt_checkpoint_read(session, model, NULL, &source), IGPT_OK);
-    CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
-    CHECK(part_same(block, before, count));
-    part_free(before);
-    paper_clear(&file);
-    igpt_session_destroy(session);
-    igpt_model_destroy(model);
-  }
+  undisturbed(config_of(2, 1, 48, 8, 8, 16), 1, read_checkpoint);
 }
 
 int main(void)

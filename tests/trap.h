@@ -20,7 +20,6 @@ typedef struct trap_state {
 } trap_state;
 
 static __thread trap_state trap;
-static volatile sig_atomic_t trap_count;      /* of instructions; a race loses some */
 
 static void trap_refuse(const char *why)
 {
@@ -153,7 +152,6 @@ static void trap_handle(int number, siginfo_t *info, void *context)
   if (!trap_read(&code, m) || !trap_execute(&code))
     trap_refuse("an illegal instruction that is none of AMX's");
   m->gregs[REG_RIP] += (greg_t)code.bytes;
-  trap_count = trap_count + 1;
 }
 
 static int trap_install(void)
