@@ -158,10 +158,10 @@
 
    A model takes 4 bytes a weight; none if igpt_model_read may borrow them from the file's bytes in
    memory (desc.borrow). A session without training takes about 40 bytes a position and unit of
-   width; with training 12 bytes a weight, about 40 bytes a position, unit of width and layer (24
-   where activations are bfloat16, see below), and some 35 a position and unit of width once. Of
-   the 40 `recompute` leaves 4, beside one block's: that trains iGPT-L, a picture at a time, in 24
-   GB.
+   width; with training 12 bytes a weight, about 40 bytes a position, unit of width and layer, and
+   some 35 a position and unit of width once (24 and 52 where activations are bfloat16, see below).
+   Of the 40 `recompute` leaves 4, beside one block's: that trains iGPT-L, a picture at a time, in
+   24 GB.
 
    What decodes also keeps keys and values: 8 bytes a position, unit of width and layer, in BF16 and
    INT8 4. Its speed is that of reading weights, whole once a pixel for all pictures of the batch:
@@ -479,9 +479,10 @@ typedef struct igpt_encode_desc {
   igpt_log       log;
 } igpt_encode_desc;
 
-/* Nearest centre in squared Euclidean distance, the lowest index on ties. tokens: (pixels). From
-   some 16,384 pixels on (more for small palettes) 700 KB of scratch a worker make it many times
-   faster; if the allocator has none, the tokens are the same. desc may be null. */
+/* Nearest centre in squared Euclidean distance, the lowest index where float32 sees no difference.
+   tokens: (pixels). From some 16,384 pixels on (more for small palettes) 700 KB of scratch a worker
+   make it many times faster; if the allocator has none, the tokens are the same. desc may be
+   null. */
 IGPTDEF igpt_result igpt_palette_encode(const igpt_palette *palette, uint16_t *tokens,
                                         const uint8_t *rgb, size_t pixels,
                                         const igpt_encode_desc *desc);
@@ -722,7 +723,8 @@ IGPTDEF igpt_result igpt_mask_jigsaw(igpt_rng *rng, uint8_t *mask, uint16_t *sho
 
 /* One draw, by the rules of igpt_sample, from `logits` (vocabulary), which become the probabilities
    drawn from: 0 for tokens that top_k or top_p excluded. -1 if a logit is NaN or the largest is
-   infinite, and for what igpt_sample refuses: logits are as they were then. */
+   infinite, and for a temperature, top_k or top_p that igpt_sample refuses: logits are as they were
+   then. */
 IGPTDEF int igpt_draw(igpt_rng *rng, float *logits, int vocabulary, const igpt_sample_desc *desc);
 
 /* ---- train ---------------------------------------------------------------------------------- */
@@ -767,8 +769,9 @@ typedef struct igpt_adam_desc {
 } igpt_adam_desc;
 
 /* One AdamW step on `model` (the session's own), then the gradients are zero again. If the norm is
-   not finite, or 1.8e19 or more after clipping, or if a weight would become infinite:
-   IGPT_NOT_FINITE, weights and moments untouched, gradients zero. norm may be null. */
+   not finite, or 1.8e19 or more after clipping, if clipping would scale gradients by less than the
+   smallest float, or if a weight would become infinite: IGPT_NOT_FINITE, weights and moments
+   untouched, gradients zero. norm may be null. */
 IGPTDEF igpt_result igpt_step(igpt_session *session, igpt_model *model, double *norm,
                               const igpt_adam_desc *desc);
 
@@ -5378,7 +5381,7 @@ typedef struct igpt__math {
   igpt_runner runner;
   int    round;                   /* 1: operands of products are rounded to bfloat16 */
   const igpt__tiles *tiles;           /* and multiplied on these tiles; null: by kernels */
-  float *shared;                  /* igpt__matmul_shared() or amx_shared, 64-byte aligned */
+  float *shared;                  /* igpt__matmul_shared() or tiles_shared, 64-byte aligned */
   float *worker;                  /* igpt__workers() pieces of worker_floats, 64-byte aligned */
   size_t worker_floats;           /* a multiple of 16 */
 } igpt__math;
@@ -6537,7 +6540,7 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
 
    A training pass costs about 6 FLOPs a parameter and token; two thirds of it are the backward
    pass. Norm, GELU, linear layers and attention have theirs next to the forward step; that of the
-   block comes after both, that of the embedding and the losses in part 12. Chen et al.:
+   block comes after both, that of the class loss in part 12. Chen et al.:
    "Generative Pretraining from Pixels", ICML 2020.                                               */
 
 /* ---- the tensors ---------------------------------------------------------------------------- */
@@ -6817,14 +6820,17 @@ igpt_result igpt_model_bytes(size_t *bytes, const igpt_model_desc *desc)
   igpt_model_desc d;
   igpt__arena arena = { NULL, 0 };
   igpt_result result;
+  size_t all;
   if (!bytes) return IGPT_BAD_ARGUMENT;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
   result = igpt_config_resolve(&d.config, &d.log);
   if (result) return result;
   igpt__model_layout(&arena, &d.config, d.borrow);
-  *bytes = igpt__with_alignment(arena.used);
-  return *bytes == SIZE_MAX ? IGPT_TOO_LARGE : IGPT_OK;
+  all = igpt__with_alignment(arena.used);
+  if (all == SIZE_MAX) return IGPT_TOO_LARGE;
+  *bytes = all;
+  return IGPT_OK;
 }
 
 /* A model whose weights are not set yet; if they are to be borrowed, neither are the pointers. */
@@ -7008,7 +7014,7 @@ struct igpt_session {
   igpt_session_desc desc;         /* resolved */
   size_t B, T, C, V, H, L, K, R;  /* as in part 2; R = B T rows */
   igpt__math     math;
-  igpt__activations *layer;       /* (L + 1), the last with x alone; without training just (1) */
+  igpt__activations *layer;       /* (L + 1), the last with x alone; without training one for all */
   igpt__tile_rows tile;
   float         *normed;          /* (R,C)   what a norm gave */
   float         *wide;            /* (R,4C)  GELU's result; gradients of f and of qkv; on tiles
@@ -7041,7 +7047,6 @@ struct igpt_session {
   size_t         pictures;        /* behind the gradients */
   uint64_t       steps;           /* optimiser steps taken */
 #endif
-  igpt_allocator allocator;
   igpt__block    memory;
 };
 
@@ -7379,7 +7384,6 @@ IGPT__EXACT_ENTRY(igpt_session_create,
   s = igpt__session_layout(&arena, &plan, &model->config, &d);
   s->model = model;
   s->desc = d;
-  s->allocator = d.allocator;
   s->memory = memory;
   *out = s;
   return IGPT_OK;
@@ -7389,7 +7393,7 @@ void igpt_session_destroy(igpt_session *session)
 {
   if (session) {
     igpt__block memory = session->memory;
-    igpt_allocator allocator = session->allocator;
+    igpt_allocator allocator = session->desc.allocator;
     igpt__block_close(&memory, &allocator);
   }
 }
@@ -8027,7 +8031,7 @@ static igpt_result igpt__forward_stream(igpt_session *s, const igpt__pass *pass)
       igpt__norm(s, s->normed, NULL, igpt__set(s, pass, l).x, s->model->weights.block[l].ln_1,
                  pass->count * pass->positions);
       igpt__note_features(s, pass, l);
-      return IGPT_OK;
+      return igpt__poll(s) ? IGPT_CANCELLED : IGPT_OK;
     }
     if (s->math.tiles && !pass->decode ? igpt__tile_forward(s, pass, l, 1)
                                      : igpt__block_forward(s, pass, l)) return IGPT_CANCELLED;
@@ -8778,15 +8782,16 @@ static void igpt__reach_task(void *arg, size_t index, int worker)
   const igpt__adam *c = &job->adam;
   const igpt_session *s = job->s;
   size_t i, end = igpt__min_size((index + 1) * IGPT__FLAT, s->model->specs.scalars);
+  const double grows = c->decay <= 1 ? 1 : (double)c->decay;     /* w (1 - decay) and w decay */
   double most = 0;
   (void)worker;
   for (i = index * IGPT__FLAT; i < end; i++) {
-    const double g = (double)(s->gradient[i] * c->scale), keep = fabs(1 - (double)c->decay);
+    const double g = (double)(s->gradient[i] * c->scale);
     const double m = (double)c->beta1 * (double)s->moment1[i] + (1 - (double)c->beta1) * g;
     const double v = (double)c->beta2 * (double)s->moment2[i] + (1 - (double)c->beta2) * g * g;
     const double move = (double)c->rate * fabs(m) /
                         (sqrt(v) * (double)c->root + (double)c->epsilon);
-    const double reach = fabs((double)job->weights[i]) * (keep > 1 ? keep : 1) + move;
+    const double reach = fabs((double)job->weights[i]) * grows + move;
     if (!(reach <= most)) most = reach;
     if (reach != reach) break;
   }
@@ -8866,7 +8871,7 @@ IGPT__ENTRY(igpt_step,
   job.adam.decay = d.rate * d.weight_decay;
   /* A move is at most rate * IGPT__LONGEST / epsilon. Only if that is not lost in the rounding of
      the largest float, a weight may become infinite. */
-  if (!(job.adam.rate / d.epsilon < 5e10f && job.adam.decay < 2)) {
+  if (!(job.adam.rate / d.epsilon < 5e10f && job.adam.decay <= 1)) {
     const size_t tasks = igpt__divide_up(s->model->specs.scalars, IGPT__FLAT);
     igpt__run(&s->math.runner, igpt__reach_task, &job, tasks);
     for (i = 0; i < tasks && s->partial[i] < 3.4e38; i++) {}
@@ -9039,17 +9044,25 @@ static igpt_result igpt__check_sample(const igpt_session *s, const igpt_sample_d
 
 /* ---- position by position -------------------------------------------------------------------- */
 
+static igpt_result igpt__check_decode(const igpt_session *s)
+{
+  if (s->model->config.objective != IGPT_AR)
+    return igpt__fail(&s->desc.log, IGPT_WRONG_OBJECTIVE, "sampling pixel by pixel needs an AR"
+                      " model, and this one is BERT (igpt_fill)");
+  if (!s->cache)
+    return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT,
+                      "the session was created with no_cache 1");
+  return IGPT_OK;
+}
+
 static igpt_result igpt__decode_begin(igpt_session *s, const uint16_t *prefix, int keep, int count)
 {
   const igpt_log *log = &s->desc.log;
+  const igpt_result result = igpt__check_decode(s);
   igpt__pass pass;
   size_t n, i;
   s->decode_count = 0;
-  if (s->model->config.objective != IGPT_AR)
-    return igpt__fail(log, IGPT_WRONG_OBJECTIVE, "sampling pixel by pixel needs an AR model, and"
-                      " this one is BERT (igpt_fill)");
-  if (!s->cache)
-    return igpt__fail(log, IGPT_BAD_ARGUMENT, "the session was created with no_cache 1");
+  if (result) return result;
   if (count < 1 || (size_t)count > s->B || keep < 0 || (size_t)keep >= s->T || (keep && !prefix))
     return igpt__fail(log, IGPT_BAD_ARGUMENT,
                       "igpt_decode_begin: count %d, keep %d of %z pictures, %z positions%s", count,
@@ -9132,15 +9145,23 @@ IGPT__ENTRY(igpt_sample,
   igpt_session *s = session;
   igpt_sample_desc d;
   igpt_result result;
-  size_t first, b, i;
+  size_t first, keep, b, i;
   if (!s) return IGPT_BAD_ARGUMENT;
   memset(&d, 0, sizeof d);
   if (desc) d = *desc;
   result = igpt__check_sample(s, &d, "igpt_sample");
   if (result || !count || (size_t)d.keep == s->T) return result;
   if (!tokens) return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_sample: tokens is null");
+  result = igpt__check_decode(s);
+  if (result) return result;
+  keep = (size_t)d.keep;
+  for (b = 0; b < count; b++)
+    for (i = 0; i < keep; i++)
+      if (tokens[b * s->T + i] >= s->V)
+        return igpt__fail(&s->desc.log, IGPT_BAD_ARGUMENT, "igpt_sample: picture %z, position %z is"
+                          " %d, and the vocabulary is %z", b, i, (int)tokens[b * s->T + i], s->V);
   for (first = 0; first < count; first += s->B) {
-    const size_t n = igpt__min_size(s->B, count - first), keep = (size_t)d.keep;
+    const size_t n = igpt__min_size(s->B, count - first);
     uint16_t *row = tokens + first * s->T;
     for (b = 0; b < n; b++) memcpy(s->draft + b * keep, row + b * s->T, keep * sizeof *row);
     igpt__stage(s, first * s->T, n * keep, count * s->T);
@@ -9185,11 +9206,11 @@ IGPT__EXACT_ENTRY(igpt_mask_blocks,
                   (rng, mask, rows, columns, side, part))
 {
   double covers, shown = 1;       /* a square hides a pixel; those so far hide it not */
-  int squares = 0;
+  int first = 1;
   if (!rng || !mask || igpt__check_mask(rows, columns, side, &part)) return IGPT_BAD_ARGUMENT;
   covers = (double)side * side / ((double)(rows + side - 1) * (double)(columns + side - 1));
   memset(mask, 0, (size_t)rows * (size_t)columns);
-  for (; !squares || 1 - shown < (double)part; squares++, shown *= 1 - covers) {
+  for (; first || 1 - shown < (double)part; first = 0, shown *= 1 - covers) {
     const int top = (int)igpt_rng_below(rng, (uint32_t)(rows + side - 1)) - side + 1;
     const int left = (int)igpt_rng_below(rng, (uint32_t)(columns + side - 1)) - side + 1;
     const int end = top + side < rows ? top + side : rows, from = left < 0 ? 0 : left;
@@ -9197,7 +9218,7 @@ IGPT__EXACT_ENTRY(igpt_mask_blocks,
     /* the last square comes with the chance that makes the average right, wherever it is */
     const double chance = ((double)part - (1 - shown)) / (shown * covers);
     int i;
-    if ((double)igpt_rng_uniform(rng) >= chance && squares) return IGPT_OK;
+    if ((double)igpt_rng_uniform(rng) >= chance && !first) return IGPT_OK;
     for (i = top < 0 ? 0 : top; i < end; i++)
       memset(mask + (size_t)i * (size_t)columns + from, 1, (size_t)(right - from));
   }
@@ -9264,6 +9285,7 @@ static igpt_result igpt__draft(igpt_session *s, const igpt__pass *pass,
       rng.index = (uint64_t)round * s->T + row % s->T;
       s->draft[row] = (uint16_t)igpt_draw(&rng, z, (int)s->V, desc);
     }
+    if (igpt__poll(s)) return IGPT_CANCELLED;
   }
   return IGPT_OK;
 }
@@ -9688,7 +9710,8 @@ static void igpt__palette_bytes(uint8_t (*to)[3], const igpt_palette *palette)
   int i, j;
   for (i = 0; i < palette->colours; i++)
     for (j = 0; j < 3; j++) {
-      float v = 127.5f * (palette->centre[i][j] + 1.0f), whole = floorf(v), rest = v - whole;
+      const float v = IGPT__SINGLE(127.5f * IGPT__SINGLE(palette->centre[i][j] + 1.0f));
+      float whole = floorf(v), rest = v - whole;
       if (rest > 0.5f || (rest == 0.5f && fmodf(whole, 2.0f) != 0)) whole += 1.0f;
       to[i][j] = (uint8_t)(whole < 0 ? 0 : whole > 255 ? 255 : whole);
     }
@@ -10399,6 +10422,7 @@ struct igpt_probe {
 #define IGPT__PROBE_BLOCK 1024    /* parameters of a task that adds up slots */
 #define IGPT__PROBE_COLUMNS 128   /* features of a task that finds means */
 #define IGPT__PROBE_MOMENTS 256   /* rows that M grows by */
+#define IGPT__PROBE_TURN 64       /* classes that H turns between two looks at the watch */
 #define IGPT__PROBE_WIDEST 4096   /* more features, and M is left out */
 
 /* Everything of one fit. Parameters are one vector of P float64: W (K,D), then b (K) if any. */
@@ -10429,7 +10453,6 @@ typedef struct igpt__fit {
   float   *size;                  /* (side), what that took out: M[i][j] size[i] size[j] */
   float   *some;                  /* (MOMENTS,ldm) rows of x with a 1 */
   double  *vectors[6 + 2 * IGPT__PROBE_MEMORY];     /* (P) each */
-  int      vector_count;
   double  *gradient;              /* what slots or moments add up to */
   size_t   first, count;          /* the present span */
   size_t   used;                  /* slots that hold something; others start anew */
@@ -10468,8 +10491,7 @@ static void igpt__fit_layout(igpt__fit *fit, igpt__arena *arena)
   fit->scratch_floats = igpt__size_round(igpt__max_size(fit->scratch_floats, d + 1), 16);
   fit->scratch = igpt__take_floats(arena, igpt__size_mul((size_t)igpt__workers(&fit->desc.runner),
                                                          fit->scratch_floats));
-  fit->vector_count = sgd ? 3 : 6 + 2 * IGPT__PROBE_MEMORY;
-  for (i = 0; i < fit->vector_count; i++)
+  for (i = 0; i < (sgd ? 3 : 6 + 2 * IGPT__PROBE_MEMORY); i++)
     fit->vectors[i] = (double *)igpt__take(arena, fit->parameters, sizeof(double));
 }
 
@@ -10680,7 +10702,7 @@ static igpt_result igpt__probe_gather(igpt__fit *fit)
 /* M, a sum until here, is divided by its rows, and gets K / (C N) on the diagonal of W: the
    curvature times K. It becomes a lower triangle L with L L^T equal to it but for `size`, and for
    the part of 1e-4 that keeps float32 from losing the smallest directions. If it is not positive
-   nevertheless, there is no M. */
+   nevertheless, or a feature's squares are beyond float32, there is no M. */
 static igpt_result igpt__probe_factor(igpt__fit *fit)
 {
   const igpt_kernels *kernels = fit->kernels;
@@ -10689,6 +10711,10 @@ static igpt_result igpt__probe_factor(igpt__fit *fit)
   for (i = 0; i < fit->side; i++) {
     float *row = fit->m + i * ldm;
     const double own = (double)row[i] / (double)fit->count + (i < d ? decay : 0);
+    if (!igpt__finite(own)) {
+      fit->side = 0;
+      return IGPT_OK;
+    }
     fit->size[i] = own > 0 ? (float)sqrt(own) : 1;
     for (j = 0; j < i; j++)
       row[j] = (float)((double)row[j] / (double)fit->count /
@@ -10714,13 +10740,15 @@ typedef struct igpt__turn_by {
   const igpt__fit *fit;
   double          *to;            /* (P), may be from */
   const double    *from;
+  size_t           first;         /* class */
 } igpt__turn_by;
 
 /* A class: to = K M^-1 from, by L and then by L^T */
-static void igpt__probe_solve(void *arg, size_t k, int worker)
+static void igpt__probe_solve(void *arg, size_t index, int worker)
 {
   const igpt__turn_by *job = (const igpt__turn_by *)arg;
   const igpt__fit *fit = job->fit;
+  const size_t k = job->first + index;
   size_t d = fit->features, base = fit->classes * d, ldm = fit->ldm, i;
   float *z = fit->scratch + (size_t)worker * fit->scratch_floats;
   for (i = 0; i < fit->side; i++) {
@@ -10738,14 +10766,20 @@ static void igpt__probe_solve(void *arg, size_t k, int worker)
 }
 
 /* to = H from, with H as it is before any change of the gradient is known. */
-static void igpt__probe_turn(const igpt__fit *fit, double *to, const double *from)
+static igpt_result igpt__probe_turn(const igpt__fit *fit, double *to, const double *from,
+                                    double done)
 {
   igpt__turn_by job;
   job.fit = fit;
   job.to = to;
   job.from = from;
-  if (fit->side) igpt__run(&fit->desc.runner, igpt__probe_solve, &job, fit->classes);
-  else memmove(to, from, fit->parameters * sizeof *to);
+  if (!fit->side) memmove(to, from, fit->parameters * sizeof *to);
+  for (job.first = 0; fit->side && job.first < fit->classes; job.first += IGPT__PROBE_TURN) {
+    if (igpt__stopped(&fit->desc.watch, done)) return IGPT_CANCELLED;
+    igpt__run(&fit->desc.runner, igpt__probe_solve, &job,
+              igpt__min_size(fit->classes - job.first, IGPT__PROBE_TURN));
+  }
+  return IGPT_OK;
 }
 
 /* ---- L-BFGS --------------------------------------------------------------------------------- */
@@ -10777,12 +10811,14 @@ static double igpt__largest64(const double *x, size_t n)
 
 /* direction = -H gradient, by the two loops over the last `pairs` pairs (s, y), of which the newest
    is number `newest` of the ring. */
-static void igpt__lbfgs_direction(igpt__fit *fit, double *direction, const double *gradient,
-                                  double *const *s, double *const *y, int pairs, int newest)
+static igpt_result igpt__lbfgs_direction(igpt__fit *fit, double *direction, const double *gradient,
+                                         double *const *s, double *const *y, int pairs, int newest,
+                                         double done)
 {
   double a[IGPT__PROBE_MEMORY], rho[IGPT__PROBE_MEMORY], *turned = fit->vectors[5];
   size_t n = fit->parameters, j;
   int i, at;
+  igpt_result result;
   for (j = 0; j < n; j++) direction[j] = -gradient[j];
   for (i = 0; i < pairs; i++) {
     at = (newest + IGPT__PROBE_MEMORY - i) % IGPT__PROBE_MEMORY;
@@ -10790,10 +10826,12 @@ static void igpt__lbfgs_direction(igpt__fit *fit, double *direction, const doubl
     a[at] = rho[at] * igpt__dot64(s[at], direction, n);
     igpt__axpy64(direction, -a[at], y[at], n);
   }
-  igpt__probe_turn(fit, direction, direction);
+  result = igpt__probe_turn(fit, direction, direction, done);
+  if (result) return result;
   if (pairs) {                    /* the size of the newest curvature stands for the rest */
     double scale;
-    igpt__probe_turn(fit, turned, y[newest]);
+    result = igpt__probe_turn(fit, turned, y[newest], done);
+    if (result) return result;
     scale = 1 / (rho[newest] * igpt__dot64(y[newest], turned, n));
     for (j = 0; j < n; j++) direction[j] *= scale;
   }
@@ -10801,6 +10839,7 @@ static void igpt__lbfgs_direction(igpt__fit *fit, double *direction, const doubl
     at = (newest + IGPT__PROBE_MEMORY - i) % IGPT__PROBE_MEMORY;
     igpt__axpy64(direction, a[at] - rho[at] * igpt__dot64(y[at], direction, n), s[at], n);
   }
+  return IGPT_OK;
 }
 
 /* Finds t with phi(t) = f(x + t direction) low enough and its slope flat enough (the conditions of
@@ -10890,7 +10929,8 @@ static igpt_result igpt__probe_lbfgs(igpt__fit *fit, igpt_probe_report *report)
                                  " features are too large", value, report->gradient);
     report->converged = report->gradient <= fit->desc.tolerance;
     if (report->converged || report->iterations == fit->desc.max_iterations) break;
-    igpt__lbfgs_direction(fit, direction, g, s, y, pairs, newest);
+    result = igpt__lbfgs_direction(fit, direction, g, s, y, pairs, newest, done);
+    if (result) return result;
     slope = igpt__dot64(g, direction, n);
     found = 0;
     if (slope < 0) {
@@ -10961,7 +11001,7 @@ static igpt_result igpt__probe_sgd(igpt__fit *fit, igpt_probe_report *report)
         v[i] = fit->desc.momentum * v[i] + g[i];
         x[i] -= rate * v[i];
       }
-      report->iterations++;
+      if (report->iterations < 0x7fffffff) report->iterations++;
     }
   }
   result = igpt__probe_evaluate(fit, &value, g, x, 1);
@@ -11114,7 +11154,7 @@ static void igpt__probe_chunks(igpt__fit *fit)
   quick = ((size_t)1 << 26) / igpt__size_mul(fit->features, fit->classes);
   pass = igpt__min_size(pass, fit->rows);
   spans = igpt__divide_up(pass, igpt__max_size(igpt__min_size(quick, 16384), 1));
-  fit->chunk = igpt__size_round(igpt__divide_up(pass, spans * IGPT__PROBE_SLOTS),
+  fit->chunk = igpt__size_round(igpt__divide_up(igpt__divide_up(pass, spans), IGPT__PROBE_SLOTS),
                                 2 * IGPT__PROBE_ROWS);
   fit->slots = igpt__min_size(igpt__divide_up(pass, fit->chunk), IGPT__PROBE_SLOTS);
 }
@@ -12935,7 +12975,7 @@ static igpt_result igpt__checkpoint_read(igpt_session *session, igpt_model *mode
 {
   igpt__file *file;
   igpt_result result = igpt__checkpoint_check(session, model, log);
-  if (!result) result = igpt__file_begin(&file, source, &session->allocator, log);
+  if (!result) result = igpt__file_begin(&file, source, &session->desc.allocator, log);
   if (result) return result;
   if (!file->meta[IGPT__KEY_version] || !file->meta[IGPT__KEY_adam_step])
     result = igpt__fail(log, IGPT_MISMATCH, "__metadata__ has no %s: the file is no checkpoint",

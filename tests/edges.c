@@ -434,6 +434,12 @@ static igpt_result work_features(work *w)
   return igpt_features(w->session, w->out, &w->batch, layers, 2);
 }
 
+static igpt_result work_first_features(work *w)
+{
+  static const int layers[] = { 0 };
+  return igpt_features(w->session, w->out, &w->batch, layers, 1);
+}
+
 static igpt_result work_map(work *w)
 {
   return igpt_attention_map(w->session, w->out, &w->batch, L - 1, 1);
@@ -484,6 +490,7 @@ static const struct {
   { "nll", work_nll, 1, 1, 0 },
   { "classify", work_classify, 1, 1, 0 },
   { "features", work_features, 1, 1, 0 },
+  { "features of depth 0", work_first_features, 1, 1, 0 },
   { "attention_map", work_map, 1, 1, 0 },
   { "decode", work_decode, 1, 0, 0 },
   { "sample", work_sample, 1, 0, 0 },

@@ -663,6 +663,14 @@ TEST(sampling)
   CHECK_INT(igpt_sample(three, b, N, &desc), IGPT_OK);
   CHECK(same_bits(a, b, sizeof a));
 
+  /* a prompt that is refused, be it the last one, is refused before anything is drawn */
+  desc.keep = 2;
+  memcpy(a, prompt, sizeof a);
+  a[(N - 1) * T + 1] = V;
+  memcpy(b, a, sizeof a);
+  CHECK_INT(igpt_sample(one, a, N, &desc), IGPT_BAD_ARGUMENT);
+  CHECK(same_bits(a, b, sizeof a));
+
   free(prompt);
   igpt_session_destroy(training);
   igpt_session_destroy(three);

@@ -273,8 +273,8 @@ static void steps_close(steps *s)
 /* A step of any rate is taken with numbers, or not at all. */
 TEST(absurd_rates)
 {
-  static const float rates[] = { 1e6f, 1e20f, 3e38f, 1e6f, 1, 1e6f };
-  static const float decays[] = { 0, 0, 0, 0.1f, 1e30f, 1e38f };
+  static const float rates[] = { 1e6f, 1e20f, 3e38f, 1e6f, 1, 1e6f, 0 };
+  static const float decays[] = { 0, 0, 0, 0.1f, 1e30f, 1e38f, HUGE_VALF };
   igpt_config config = config_of(2, 2, 24, 3, 5, 19);
   size_t i, kind;
   for (i = 0; i < COUNT(all_isas); i++)

@@ -500,6 +500,53 @@ TEST(cancelled)
     }
 }
 
+/* Features whose squares overflow a float, but neither their sum nor their products with 1: what H
+   begins with cannot have them. */
+TEST(squares_overflow)
+{
+  static const float x[4] = { -1e20f, 1e20f, -1e20f, 1e20f };
+  static const int32_t labels[4] = { 0, 1, 0, 1 };
+  igpt_probe *probe;
+  igpt_probe_report report;
+  int32_t guessed[4];
+  CHECK_INT(igpt_probe_fit(&probe, &report, x, labels, 4, 1, NULL), IGPT_OK);
+  CHECK(report.objective < 1e-6);
+  CHECK_INT(igpt_probe_predict(probe, guessed, NULL, x, 4), IGPT_OK);
+  CHECK(memcmp(guessed, labels, sizeof labels) == 0);
+  igpt_probe_destroy(probe);
+}
+
+static int poll_count(void *user, double done)
+{
+  (void)done;
+  ++*(int *)user;
+  return 0;
+}
+
+/* The watch is asked between classes too where H is turned: as often again for every 64 of them. */
+TEST(patience_with_many_classes)
+{
+  enum { CLASSES = 200 };
+  static float x[CLASSES][2];
+  static int32_t labels[CLASSES];
+  igpt_probe_desc desc = { 0 };
+  igpt_probe_report report = { 0 };
+  igpt_probe *probe;
+  int polls = 0, i;
+  for (i = 0; i < CLASSES; i++) {
+    labels[i] = i;
+    x[i][0] = (float)i / CLASSES;
+    x[i][1] = (float)(i * 7 % 31) / 31;
+  }
+  desc.watch.poll = poll_count;
+  desc.watch.user = &polls;
+  desc.max_iterations = 1;
+  CHECK_INT(igpt_probe_fit(&probe, &report, x[0], labels, CLASSES, 2, &desc), IGPT_OK);
+  CHECK_INT(report.iterations, 1);
+  CHECK(polls >= 4 + 4);          /* two evaluations, M twice; four spans of classes */
+  igpt_probe_destroy(probe);
+}
+
 /* Two allocations, and each of them may fail. */
 TEST(out_of_memory)
 {
@@ -660,6 +707,8 @@ int main(void)
   RUN(predict);
   RUN(workers_change_nothing);
   RUN(cancelled);
+  RUN(patience_with_many_classes);
+  RUN(squares_overflow);
   RUN(out_of_memory);
   RUN(bad_input);
   RUN(iteration_limit);
