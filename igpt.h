@@ -513,7 +513,7 @@ typedef struct igpt_config {
   int            vocabulary;      /* V, colours; 0: 512; at most 65535 */
   int            classes;         /* K outputs of the class head; 0: no class head */
   igpt_objective objective;
-  float          norm_epsilon;    /* inside the root of the norm; 0: 1e-5 */
+  float          norm_epsilon;    /* inside the root of the norm, 1e-20 or more; 0: 1e-5 */
   int            biases;          /* 1: matrices of blocks have biases, which start at zero; 0: none
                                      as in the official code. Files whose biases are not zero: 1 */
 } igpt_config;
@@ -1605,7 +1605,6 @@ enum {
    vector depend on W. Pointers do not overlap unless said. */
 struct igpt_kernels {
   igpt_isa isa;
-  int width;                      /* W, floats in a vector */
   int tile_rows;                  /* MR */
   int tile_columns;               /* NR * W, called N below */
 
@@ -1623,7 +1622,7 @@ struct igpt_kernels {
 
   /* Panels of `lanes` rows, each stored with k outside: to[panel][p][lane] =
      from[(panel * lanes + lane) * lane_stride + p * k_stride], p < k, and zero for rows from
-     `count` on. round: to bfloat16. */
+     `count` on. round: to bfloat16. With lanes and k_stride 1 `to` may be `from`. */
   void (*pack)(float *to, size_t lanes, const float *from, size_t lane_stride, size_t k_stride,
                size_t count, size_t k, int round);
 
@@ -2605,7 +2604,7 @@ TARGET IGPT__INLINE void K(narrow_piece)(float *y, size_t ldy, const float *x, c
     IGPT__UNROLL
     for (j = 0; j < NARROW; j++)
       if (i < rows && j < vectors) {
-        const float *from = y + i * ldy + j * W;
+        const float *from = y + (i < m ? i : 0) * ldy + j * W;
         sum[i][j] = bytes == 1 || !accumulate || i >= m ? ZERO()
                     : j + 1 < vectors || last == W ? LOAD(from) : LOADN(from, last);
       }
@@ -3213,8 +3212,8 @@ static void K(among)(uint16_t *index, const uint8_t *rgb, const float *centres,
     float best = HUGE_VALF;
     for (j = 0; j < 8; j++) {
       const float *c = centres + list[j];
-      float r = (float)rgb[0] - c[0], g = (float)rgb[1] - c[1], b = (float)rgb[2] - c[2];
-      float d = FMA(b, b, FMA(g, g, MUL(r, r)));
+      float r = SUB((float)rgb[0], c[0]), g = SUB((float)rgb[1], c[1]);
+      float b = SUB((float)rgb[2], c[2]), d = FMA(b, b, FMA(g, g, MUL(r, r)));
       if (d < best) { best = d; index[i] = list[j] / 4; }
     }
   }
@@ -3272,7 +3271,8 @@ TARGET static void K(among)(uint16_t *index, const uint8_t *rgb, const float *ce
    there. The margin is 1e-5 of the largest |z - p|^2, many times what rounding does. */
 TARGET static void K(beyond)(float *beyond, const float *centres, const float *box, size_t padded)
 {
-  float lane[W], least[W], at[W], bound = 0;
+  float lane[W], least[W], at[W];
+  double bound = 0;
   V best = SPLAT(HUGE_VALF), which = ZERO(), number, margin, low[3], high[3], z[3];
   size_t i, j, w;
   for (w = 0; w < W; w++) lane[w] = (float)w;
@@ -3299,10 +3299,10 @@ TARGET static void K(beyond)(float *beyond, const float *centres, const float *b
   for (j = 0; j < 3; j++) {
     float c = centres[j * padded + (size_t)at[0]], below = c - box[j], above = box[3 + j] - c;
     float far_side = below > above ? below : above;
-    bound += far_side * far_side;
+    bound += (double)far_side * (double)far_side;
     z[j] = SPLAT(c);
   }
-  margin = SPLAT(1e-5f * bound);
+  margin = SPLAT(1e-5f * (float)bound);
   for (i = 0; i < padded; i += W) {
     V own = ZERO(), other = margin;
     IGPT__UNROLL
@@ -3412,7 +3412,7 @@ TARGET static void K(adam)(float *w, float *m, float *v, float *g, const igpt__a
 #endif /* IGPT_NO_TRAIN */
 
 static const igpt_kernels K(kernels) = {
-  ISA, W, MR, NR * W, K(tile), K(thin), K(pack), K(narrow), K(halve), K(peaks), K(quantise), K(dot),
+  ISA, MR, NR * W, K(tile), K(thin), K(pack), K(narrow), K(halve), K(peaks), K(quantise), K(dot),
   K(dots), K(sum_squares), K(maximum), K(axpy), K(add), K(scale), K(exp_sum), K(softmax_block),
   K(class_loss), K(norm), K(gelu), K(nearest),
 #if IGPT__PASS == 3
@@ -4319,14 +4319,14 @@ TARGET IGPT__INLINE void K(from_gelu)(const igpt__tiled *o, float *sums, size_t 
 TARGET IGPT__INLINE void K(ahead)(const igpt__tiled *o, size_t i, size_t j, size_t depth)
 {
   const size_t part = depth * IGPT__PANEL / igpt__divide_up(o->m, IGPT__PANEL);
-  const uint16_t *b = o->b + (j + 32) * depth + i / IGPT__PANEL * part;
+  const size_t next = (j + 32) * depth + i / IGPT__PANEL * part;
   size_t p;
   for (p = i; o->h && p < i + 32 && p < o->m; p++) IGPT__PREFETCH(o->h + p * o->ldh + j);
   for (p = i; o->plus && p < i + 32 && p < o->m; p++) {
     IGPT__PREFETCH_L2(o->plus + p * o->ldc + j);
     IGPT__PREFETCH_L2(IGPT__BEYOND(o->plus + p * o->ldc + j, 64));
   }
-  for (p = 0; j + 32 < o->n && p < part; p += 32) IGPT__PREFETCH_L2(b + p);
+  for (p = 0; j + 32 < o->n && p < part; p += 32) IGPT__PREFETCH_L2(o->b + next + p);
 }
 
 /* Each element is the sum, in ascending order, of what tiles make of 32 k at a time, or of what dot
@@ -5922,7 +5922,7 @@ static void igpt__narrow_product(const igpt__math *math, float *y, const float *
 
 enum {
   IGPT__BLOCK_QUERIES = 192,      /* of a forward task, a multiple of every tile's columns */
-  IGPT__BLOCK_KEYS    = 192,      /* of a block, likewise, and of every MR */
+  IGPT__BLOCK_KEYS    = 192,      /* of a block: as many, and a multiple of every MR */
   IGPT__BACK_KEYS     = 256,      /* of a block in the backward pass */
   IGPT__BACK_QUERIES  = 96        /* taken at once there */
 };
@@ -5933,7 +5933,7 @@ typedef struct igpt__attention {
   float *out, *lse;
   char *cache;                    /* of B pictures */
   const float *gradient, *past;   /* backward: dout and out */
-  size_t B, T, H, E;
+  size_t T, H, E;
   size_t blocks;                  /* of queries, a head */
   size_t position;                /* decoding: keys 0..position are seen */
   size_t given;                   /* a prefix: positions of each picture in qkv */
@@ -5995,14 +5995,13 @@ static size_t igpt__attention_worker(const igpt_kernels *kernels, size_t T, size
   return igpt__size_round(igpt__size_add(igpt__max_size(forward, backward), 15 * 16), 16);
 }
 
-static igpt__attention igpt__attention_of(const igpt__math *math, const float *qkv, size_t B,
-                                          size_t T, size_t H, size_t E, int causal)
+static igpt__attention igpt__attention_of(const igpt__math *math, const float *qkv, size_t T,
+                                          size_t H, size_t E, int causal)
 {
   igpt__attention a;
   memset(&a, 0, sizeof a);
   a.math = math;
   a.qkv = qkv;
-  a.B = B;
   a.T = T;
   a.H = H;
   a.E = E;
@@ -6079,13 +6078,10 @@ static void igpt__attention_forward_task(void *arg, size_t index, int worker)
     kernels->pack(packed_k, mr, k + key * 3 * C, 3 * C, 1, keys, E, round);
     kernels->pack(packed_v, mr, v + key * 3 * C, 1, 3 * C, E, keys, round);
     for (j = 0; j < rows; j += nr) {
-      size_t first = start + j, seen = keys;
-      if (a->causal) {                                     /* by any query of the panel */
-        if (first + nr <= key) continue;
-        seen = igpt__min_size(keys, first + nr - key);
-      }
+      const size_t first = start + j;                      /* not before key: blocks are equal */
+      const size_t seen = a->causal ? igpt__min_size(keys, first + nr - key) : keys;
       igpt__tiles_down(kernels, scores, nr, packed_k, packed_q + j * E, nr, seen, E, E, 0);
-      for (i = a->causal && first > key ? first - key : 0; a->causal && i < seen; i++)
+      for (i = first - key; a->causal && i < seen; i++)
         for (r = 0; r < key + i - first && r < nr; r++) scores[i * nr + r] = -HUGE_VALF;
       kernels->softmax_block(scores, seen, a->scale, most + j, total + j, o + j * E,
                              key > 0 ? E : 0, round);
@@ -6218,7 +6214,7 @@ static void igpt__attention_forward(const igpt__math *math, float *out, float *l
                                     const float *qkv, size_t B, size_t T, size_t H, size_t E,
                                     int causal)
 {
-  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
+  igpt__attention a = igpt__attention_of(math, qkv, T, H, E, causal);
   a.out = out;
   a.lse = lse;
   igpt__run(&math->runner, igpt__attention_forward_task, &a, B * H * a.blocks);
@@ -6318,7 +6314,7 @@ static void igpt__attention_backward(const igpt__math *math, float *dqkv, const 
                                      const float *out, const float *qkv, const float *lse, size_t B,
                                      size_t T, size_t H, size_t E, int causal)
 {
-  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
+  igpt__attention a = igpt__attention_of(math, qkv, T, H, E, causal);
   a.out = dqkv;
   a.gradient = dout;
   a.past = out;
@@ -6370,7 +6366,7 @@ static void igpt__attention_map_task(void *arg, size_t index, int worker)
 static void igpt__attention_map(const igpt__math *math, float *map, const float *qkv, size_t B,
                                 size_t T, size_t H, size_t E, int causal, size_t head)
 {
-  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, causal);
+  igpt__attention a = igpt__attention_of(math, qkv, T, H, E, causal);
   a.out = map;
   a.head = head;
   igpt__run(&math->runner, igpt__attention_map_task, &a, B * a.blocks);
@@ -6445,7 +6441,7 @@ static void igpt__cache_task(void *arg, size_t index, int worker)
 static void igpt__cache_store(const igpt__math *math, char *cache, const float *qkv, size_t B,
                               size_t n, size_t T, size_t H, size_t E)
 {
-  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, 1);
+  igpt__attention a = igpt__attention_of(math, qkv, T, H, E, 1);
   a.cache = cache;
   a.given = n;
   igpt__run(&math->runner, igpt__cache_task, &a, B * H);
@@ -6505,7 +6501,7 @@ static void igpt__attention_decode(const igpt__math *math, float *out, const flo
                                    char *cache, size_t B, size_t position, size_t T, size_t H,
                                    size_t E)
 {
-  igpt__attention a = igpt__attention_of(math, qkv, B, T, H, E, 1);
+  igpt__attention a = igpt__attention_of(math, qkv, T, H, E, 1);
   a.out = out;
   a.cache = cache;
   a.position = position;
@@ -6747,8 +6743,10 @@ static igpt_result igpt__config_check(const igpt_config *config, const igpt_log 
     return igpt__fail(log, IGPT_BAD_ARGUMENT,
                       "config.objective is %d, and must be 0 (AR) or 1 (BERT)",
                       (int)config->objective);
-  if (!(config->norm_epsilon >= 0 && config->norm_epsilon < 1))
-    return igpt__fail(log, IGPT_BAD_ARGUMENT, "config.norm_epsilon is %g, and must be in [0, 1)",
+  /* of a row of zeros, the cube of 1 / sqrt(epsilon) must be a float */
+  if (config->norm_epsilon != 0 && !(config->norm_epsilon >= 1e-20f && config->norm_epsilon < 1))
+    return igpt__fail(log, IGPT_BAD_ARGUMENT,
+                      "config.norm_epsilon is %g, and must be in [1e-20, 1), or 0",
                       (double)config->norm_epsilon);
   return IGPT_OK;
 }

@@ -1872,6 +1872,8 @@ TEST(bad_configurations)
   config.objective = IGPT_AR;
   config.norm_epsilon = -1;
   CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "norm_epsilon", "-1");
+  config.norm_epsilon = 1e-26f;
+  CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "norm_epsilon", "1e-26");
   config.norm_epsilon = (float)sqrt(-1.0);
   CHECK_FAILS(igpt_config_resolve(&config, &log), IGPT_BAD_ARGUMENT, "norm_epsilon", "nan");
   CHECK_INT(igpt_config_resolve(NULL, NULL), IGPT_BAD_ARGUMENT);
