@@ -396,10 +396,12 @@ static int image__jpeg_check(const uint8_t *bytes, size_t count)
     payload = image__segment(bytes, count, &at, &marker, &length);
     if (!payload) return bytes[at] == 0xff && length >= 2 ? -1 : 0;
     if (marker == 0xc4 && !image__huffman_fits(bytes + payload, length)) return 0;
-    if (marker == 0xda)                      /* the scan ends at a marker that is no restart */
-      while (at + 1 < count && (bytes[at] != 0xff || bytes[at + 1] == 0 ||
+    if (marker == 0xda) {         /* the scan ends at a marker that is no restart, after any fill */
+      while (at + 1 < count && (bytes[at] != 0xff || bytes[at + 1] == 0 || bytes[at + 1] == 0xff ||
                                 (bytes[at + 1] >= 0xd0 && bytes[at + 1] <= 0xd7)))
         at++;
+      if (at + 1 >= count) return -1;
+    }
   }
 }
 
@@ -466,21 +468,22 @@ static void image__flatten(uint8_t *to, const uint8_t *from, size_t count, int c
 IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const char *name,
                            char *error, size_t capacity)
 {
-  int columns = 0, rows = 0, channels = 0, got = 0, jpeg, png, known;
+  int columns = 0, rows = 0, channels = 0, got = 0, jpeg, png, bmp, tga;
   uint8_t *decoded;
   memset(out, 0, sizeof *out);
   if (count == 0) return image_fail(error, capacity, "%s: the file has 0 bytes", name);
   jpeg = count >= 2 && bytes[0] == 0xff && bytes[1] == 0xd8;
   png = count >= 4 && memcmp(bytes, "\x89PNG", 4) == 0;
-  known = jpeg || png ||
-          (count >= 2 && memcmp(bytes, "BM", 2) == 0) || image__ends_with(name, ".tga");
+  bmp = count >= 2 && memcmp(bytes, "BM", 2) == 0;
+  /* Byte 1 is 0 or 1: no JPEG behind fill bytes, which was not walked over, and no GIF. */
+  tga = image__ends_with(name, ".tga") && count >= 2 && bytes[1] <= 1;
   if (jpeg && image__jpeg_check(bytes, count) < 0)
     return image_fail(error, capacity,
                       "%s: the JPEG stops after %zu bytes, before its end-of-image marker", name,
                       count);
   if (jpeg && image__jpeg_check(bytes, count) == 0)
     return image_fail(error, capacity, "%s: corrupt picture (a JPEG segment makes no sense)", name);
-  if (!known || count > INT_MAX ||
+  if (!(jpeg || png || bmp || tga) || count > INT_MAX ||
       !stbi_info_from_memory(bytes, (int)count, &columns, &rows, &channels))
     return image_fail(error, capacity, "%s: not a JPEG, PNG, BMP or TGA picture (%zu bytes)", name,
                       count);

@@ -966,6 +966,7 @@ TEST(damaged_pictures_are_refused_or_decoded)
   for (n = 0; n < jpeg.count; n++) {         /* no prefix of a JPEG is a picture */
     CHECK(image_decode(&picture, jpeg.data, n, "x.jpg", error, sizeof error) != 0);
     CHECK(strncmp(error, "x.jpg: ", 7) == 0);
+    CHECK(n < 2 || strstr(error, "the JPEG stops after") != NULL);
   }
   for (n = 0; n + 12 < (size_t)size; n += 7) {
     CHECK(image_decode(&picture, png, n, "x.png", error, sizeof error) != 0);
@@ -988,6 +989,44 @@ TEST(damaged_pictures_are_refused_or_decoded)
   CHECK(image_decode(&picture, jpeg.data, jpeg.count, "x.jpg", error, sizeof error) != 0);
   CHECK(strstr(error, "x.jpg: corrupt picture") != NULL);
   STBIW_FREE(png);
+}
+
+/* Two flat blocks, then a level of 11 bits whose eight in the middle are ff. Fill bytes may stand in
+   front of that; if they are taken for the end of the scan, 00 is a segment of 4101 bytes, in which
+   there is a Huffman table of 4080 codes, and that is what the decoder meets next. */
+TEST(a_table_hidden_in_a_scan_is_found)
+{
+  static const uint8_t scan[] = {0x00, 0x2f, 0xff, 0xff, 0x00, 0x10, 0x07,
+                                 0xff, 0xc4, 0x10, 0x03, 0x00};
+  static bytes plain, hidden;
+  uint8_t levels[18];
+  size_t start, i;
+  image picture;
+  memset(levels, 128, sizeof levels);
+  make_jpeg(&plain, levels, 2, 3);
+  for (start = 0; memcmp(plain.data + start, "\xff\xda", 2) != 0;) start++;
+  start += 2 + 12;
+  emit(&hidden, plain.data, start);
+  emit(&hidden, scan, sizeof scan);
+  for (i = 0; i < 16 + 4080; i++) emit(&hidden, i < 16 ? "\xff" : "", 1);
+  emit(&hidden, "\xff\xd9", 2);
+  CHECK_INT(image__jpeg_check(hidden.data, hidden.count), 0);
+  if (image__jpeg_check(hidden.data, hidden.count) == 0) {
+    CHECK_INT(image_decode(&picture, hidden.data, hidden.count, "x.jpg", error, sizeof error), -1);
+    CHECK(strstr(error, "x.jpg: corrupt picture") != NULL);
+  }
+  hidden.count = 0;                          /* fill is fine, also in front of a file's end */
+  emit(&hidden, plain.data, plain.count - 2);
+  emit(&hidden, "\xff\xff\xff\xd9", 4);
+  CHECK_INT(image_decode(&picture, hidden.data, hidden.count, "x.jpg", error, sizeof error), 0);
+  CHECK(picture.rows == 16 && picture.columns == 24);
+  image_free(&picture);
+  hidden.count = 0;                          /* a JPEG that no one walked over */
+  emit(&hidden, "\xff", 1);
+  emit(&hidden, plain.data, plain.count);
+  CHECK_INT(image_decode(&picture, hidden.data, hidden.count, "x.tga", error, sizeof error), -1);
+  CHECK(strstr(error, "x.tga: not a JPEG") != NULL);
+  image_free(&picture);
 }
 
 TEST(transparency_is_laid_over_white)
@@ -1517,6 +1556,7 @@ int main(int argc, char **argv)
   RUN(exif_orientations_stand_upright);
   RUN(broken_exif_is_ignored);
   RUN(damaged_pictures_are_refused_or_decoded);
+  RUN(a_table_hidden_in_a_scan_is_found);
   RUN(transparency_is_laid_over_white);
   RUN(fit_takes_the_centre);
   RUN(real_photographs_agree);
