@@ -51,7 +51,8 @@ typedef struct image {
 } image;
 
 /* Reads a file, upright. Grey becomes RGB, 16 bits become 8, transparency is laid over white. A
-   JPEG that stops before its end-of-image marker is refused. On failure *out is zeroed. */
+   JPEG that stops before its end-of-image marker is refused, and so is a BMP or TGA that stops
+   before its last pixel. On failure *out is zeroed. */
 IMAGE_API int image_load(image *out, const char *path, char *error, size_t capacity);
 
 /* The same from memory. `name` is what the sentence calls the file; TGA has no signature and is
@@ -465,10 +466,37 @@ static void image__flatten(uint8_t *to, const uint8_t *from, size_t count, int c
     }
 }
 
+/* Bytes that a BMP or TGA of this size has at least, up to its last pixel. What is not there is
+   black to stb_image, or what its memory held before. */
+static uint64_t image__least_bytes(const uint8_t *bytes, size_t count, int rows, int columns)
+{
+  uint64_t left = (uint64_t)rows * (uint64_t)columns, at, run, size;
+  if (bytes[1] == 'M') {          /* rows are filled up to four bytes, the last one not by all */
+    if (count < 30) return 30;
+    at = image__number(bytes + 10, 4, 0);
+    size = (uint64_t)columns * image__number(bytes + (bytes[14] == 12 ? 24 : 28), 2, 0);
+    return at + (uint64_t)(rows - 1) * ((size + 31) / 32 * 4) + (size + 7) / 8;
+  }
+  if (count < 18) return 18;
+  at = 18 + (uint64_t)bytes[0];
+  size = (bytes[16] + 7u) / 8;
+  if (bytes[1])                   /* a palette, where stb_image looks for it */
+    at += image__number(bytes + 3, 2, 0) + image__number(bytes + 5, 2, 0) * ((bytes[7] + 7u) / 8);
+  if (bytes[2] < 8) return at + left * size;
+  for (; left && at < count; left -= run) {                  /* one pixel 1 to 128 times, or those */
+    const uint8_t head = bytes[at];
+    run = (head & 127u) + 1;
+    if (run > left) run = left;
+    at += 1 + (head & 128 ? 1 : run) * size;
+  }
+  return at + (left + 127) / 128 * (1 + size);
+}
+
 IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const char *name,
                            char *error, size_t capacity)
 {
   int columns = 0, rows = 0, channels = 0, got = 0, jpeg, png, bmp, tga;
+  uint64_t least;
   uint8_t *decoded;
   memset(out, 0, sizeof *out);
   if (count == 0) return image_fail(error, capacity, "%s: the file has 0 bytes", name);
@@ -490,10 +518,17 @@ IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const
   if (columns < 1 || rows < 1 || rows > IMAGE_MAX_PIXELS / columns)
     return image_fail(error, capacity, "%s: a picture of %d x %d pixels, and at most %d are read",
                       name, columns, rows, IMAGE_MAX_PIXELS);
+  least = jpeg || png ? 0 : image__least_bytes(bytes, count, rows, columns);
+  if (count < least)
+    return image_fail(error, capacity, "%s: the file has %zu bytes, and its %d x %d pixels need at "
+                      "least %ju", name, count, columns, rows, (uintmax_t)least);
   channels = channels == 2 ? 2 : channels == 4 || png ? 4 : 3;    /* a PNG: a colour may be clear */
   decoded = stbi_load_from_memory(bytes, (int)count, &columns, &rows, &got, channels);
-  if (!decoded)
-    return image_fail(error, capacity, "%s: corrupt picture (%s)", name, stbi_failure_reason());
+  if (!decoded) {                 /* of a JPEG, maybe without a reason but that it is no PNG */
+    const char *reason = stbi_failure_reason();
+    if (!reason || strcmp(reason, "bad png sig") == 0) reason = "the decoder does not say why";
+    return image_fail(error, capacity, "%s: corrupt picture (%s)", name, reason);
+  }
   out->rows = rows;
   out->columns = columns;
   out->rgb = (uint8_t *)malloc((size_t)rows * (size_t)columns * 3);

@@ -1029,6 +1029,93 @@ TEST(a_table_hidden_in_a_scan_is_found)
   image_free(&picture);
 }
 
+static void emit_to(void *user, void *data, int count)
+{
+  emit((bytes *)user, data, (size_t)count);
+}
+
+/* No part of a BMP or TGA is a picture: the rest would be black, or what was in memory. */
+TEST(bmp_and_tga_are_whole_or_refused)
+{
+  static const uint8_t map_bmp[] = {        /* 5 x 2 of four bits, of a palette of two colours */
+    'B', 'M', 0, 0, 0, 0, 0, 0, 0, 0, 62, 0, 0, 0, 40, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0, 1, 0, 4, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 2, 3, 0, 4, 5, 6, 0, 0x01, 0x01, 0x00, 0, 0x11, 0x00, 0x10};
+  static const uint8_t map_tga[] = {        /* 4 x 2, of a palette of two colours; a name of two */
+    2, 1, 1, 0, 0, 2, 0, 24, 0, 0, 0, 0, 4, 0, 2, 0, 8, 32,
+    'i', 'd', 1, 2, 3, 4, 5, 6, 0, 1, 0, 1, 1, 1, 0, 0};
+  static const uint8_t map[2][10] = {{1, 1, 0, 0, 1, 0, 1, 0, 1, 0}, {0, 1, 0, 1, 1, 1, 0, 0}};
+  static const char *const names[7] = {"24.bmp", "32.bmp", "24.tga", "8.tga", "runs.tga", "map.bmp",
+                                       "map.tga"};
+  uint8_t huge[18] = {0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x41, 0x2d, 0x41, 0x2d, 24, 0};
+  static uint8_t rgba[5 * 3 * 4];
+  static bytes file;
+  char words[3][80];
+  size_t n, need;
+  int i, k;
+  image picture;
+  for (k = 0; k < 7; k++) {
+    const int columns = k == 6 ? 4 : 5, rows = k > 4 ? 2 : 3, size = k == 1 ? 4 : k == 3 ? 1 : 3;
+    int wrong = 0;
+    file.count = 0;
+    for (i = 0; i < rows * columns * size; i++)              /* with runs, and without */
+      rgba[i] = size == 4 && i % 4 == 3 ? 255 : i < 9 * size ? (uint8_t)(9 + i % size)
+                                                             : (uint8_t)(i * 7);
+    stbi_write_tga_with_rle = k == 4;
+    if (k < 2) stbi_write_bmp_to_func(emit_to, &file, columns, rows, size, rgba);
+    else if (k < 5) stbi_write_tga_to_func(emit_to, &file, columns, rows, size, rgba);
+    else emit(&file, k == 5 ? map_bmp : map_tga, k == 5 ? sizeof map_bmp : sizeof map_tga);
+    need = file.count - (k == 0);            /* one byte fills the last row up */
+    for (n = 1; n < need; n++) {
+      uint8_t *copy = (uint8_t *)malloc(n);
+      memcpy(copy, file.data, n);
+      wrong += image_decode(&picture, copy, n, names[k], error, sizeof error) == 0;
+      snprintf(words[0], sizeof words[0], "%s: the file has %zu bytes", names[k], n);
+      snprintf(words[1], sizeof words[1], "%d x %d pixels need at least ", columns, rows);
+      snprintf(words[2], sizeof words[2], "need at least %zu", need);
+      for (i = 0; n >= 30 && i < (k == 4 ? 2 : 3); i++) wrong += !strstr(error, words[i]);
+      image_free(&picture);
+      free(copy);
+    }
+    CHECK_INT(wrong, 0);
+    CHECK_INT(image_decode(&picture, file.data, need, names[k], error, sizeof error), 0);
+    CHECK(picture.rows == rows && picture.columns == columns);
+    wrong = 0;
+    for (i = 0; picture.rgb && i < rows * columns * 3; i++)
+      wrong += picture.rgb[i] != (k == 5   ? 3 * map[0][i / 3] + 3 - i % 3
+                                  : k == 6 ? 3 * map[1][i / 3] + 3 - i % 3
+                                  : size == 1 ? rgba[i / 3] : rgba[i / 3 * size + i % 3]);
+    CHECK_INT(wrong, 0);
+    image_free(&picture);
+  }
+  for (i = 0; i < 2; i++) {                  /* a head alone takes no memory for its pixels */
+    huge[2] = i ? 10 : 2;
+    CHECK_INT(image_decode(&picture, huge, sizeof huge, "x.tga", error, sizeof error), -1);
+    CHECK(strstr(error, "x.tga: the file has 18 bytes") != NULL);
+    CHECK(strstr(error, i ? "at least 4194154" : "at least 402636693") != NULL);
+    image_free(&picture);
+  }
+}
+
+/* A JPEG for whose failure stb_image gives no reason is not said to be a bad PNG. */
+TEST(a_decoder_that_says_nothing_is_not_quoted)
+{
+  static const uint8_t tables[12] = {0xff, 0xdb, 0, 10};     /* too short for one */
+  static const uint8_t grey[3] = {128, 128, 128};
+  static bytes jpeg, bad;
+  size_t start;
+  image picture;
+  make_jpeg(&jpeg, grey, 1, 1);
+  for (start = 0; memcmp(jpeg.data + start, "\xff\xda", 2) != 0;) start++;
+  emit(&bad, jpeg.data, start);
+  emit(&bad, tables, sizeof tables);
+  emit(&bad, jpeg.data + start, jpeg.count - start);
+  for (start = 0; start < 64; start++) emit(&bad, "", 1);
+  emit(&bad, "\xff\xd9", 2);
+  CHECK_INT(image_decode(&picture, bad.data, bad.count, "x.jpg", error, sizeof error), -1);
+  CHECK(strstr(error, "x.jpg: corrupt picture (the decoder does not say why)") != NULL);
+}
+
 TEST(transparency_is_laid_over_white)
 {
   uint8_t rgba[4 * 4] = {10, 20, 30, 255, 10, 20, 30, 0, 0, 0, 0, 128, 200, 100, 0, 64};
@@ -1557,6 +1644,8 @@ int main(int argc, char **argv)
   RUN(broken_exif_is_ignored);
   RUN(damaged_pictures_are_refused_or_decoded);
   RUN(a_table_hidden_in_a_scan_is_found);
+  RUN(bmp_and_tga_are_whole_or_refused);
+  RUN(a_decoder_that_says_nothing_is_not_quoted);
   RUN(transparency_is_laid_over_white);
   RUN(fit_takes_the_centre);
   RUN(real_photographs_agree);
