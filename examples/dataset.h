@@ -704,6 +704,7 @@ static int dataset__npy_labels(dataset__set *set, int32_t **out, const char *pat
   size_t i;
   log.line = dataset__keep_line;
   log.user = &line;
+  if (dataset__size(set, path) < 0) return -1;               /* opening a pipe would wait */
   result = igpt_file_open(&source, path, &log);
   if (result) return dataset__npy_fail(set, path, &line, result);
   result = igpt_npy_open(&npy, &source, &log);
@@ -780,6 +781,7 @@ static int dataset__add_npy(dataset__set *set, const char *path, int part, int *
   int layout = -1, failed = 0, f, integer, tokens = 0;
   log.line = dataset__keep_line;
   log.user = &line;
+  if (dataset__size(set, path) < 0) return -1;               /* opening a pipe would wait */
   result = igpt_file_open(&source, path, &log);
   if (result) return dataset__npy_fail(set, path, &line, result);
   result = igpt_npy_open(&npy, &source, &log);

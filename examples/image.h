@@ -204,20 +204,19 @@ IMAGE_API int image_read_file(uint8_t **out, size_t *count, const char *path, si
                               char *error, size_t capacity)
 {
   struct stat status;
-  FILE *file = fopen(path, "rb");
+  FILE *file;
   size_t size;
   *out = NULL;
   *count = 0;
-  if (!file) return image_fail(error, capacity, "%s: %s", path, strerror(errno));
-  if (fstat(fileno(file), &status) != 0 || !S_ISREG(status.st_mode)) {
-    fclose(file);
+  if (stat(path, &status) != 0)
+    return image_fail(error, capacity, "%s: %s", path, strerror(errno));
+  if (!S_ISREG(status.st_mode))              /* asked first: opening a pipe waits for a writer */
     return image_fail(error, capacity, "%s: not a file", path);
-  }
-  if ((uintmax_t)status.st_size > limit) {
-    fclose(file);
+  if ((uintmax_t)status.st_size > limit)
     return image_fail(error, capacity, "%s: the file has %jd bytes, and at most %zu are read", path,
                       (intmax_t)status.st_size, limit);
-  }
+  file = fopen(path, "rb");
+  if (!file) return image_fail(error, capacity, "%s: %s", path, strerror(errno));
   size = (size_t)status.st_size;
   *out = (uint8_t *)malloc(size ? size : 1);
   if (*out) *count = fread(*out, 1, size, file);

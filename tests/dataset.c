@@ -808,6 +808,42 @@ TEST(bad_pictures_are_named_and_counted)
   refused(&desc, "bad", "none of 4", "3 corrupt", "1 too small", NULL);
 }
 
+/* A pipe is no file: whoever opens one waits for a writer. The alarm ends a test that does. */
+TEST(pipes_are_not_waited_for)
+{
+  static const uint8_t grey[4];
+  dataset data;
+  dataset_desc desc;
+  warnings w;
+  uint8_t *all;
+  size_t count;
+  folder("pipes");
+  folder("pipes/paper");
+  put_png("pipes/a.png", 1, 8, 8);
+  put_npy("pipes/paper/x_teX.npy", "|u1", "1, 2, 2", grey, sizeof grey);
+  put_npy("pipes/paper/y.npy", "|u1", "1, 2, 2", grey, sizeof grey);
+  CHECK_INT(mkfifo(at("pipes/b.png"), 0600), 0);
+  CHECK_INT(mkfifo(at("pipes/paper/x_trX.npy"), 0600), 0);
+  CHECK_INT(mkfifo(at("pipes/paper/y.labels.npy"), 0600), 0);
+  alarm(10);
+  CHECK_INT(image_read_file(&all, &count, at("pipes/b.png"), 100, error, sizeof error), -1);
+  CHECK(strstr(error, "pipes/b.png: not a file") != NULL);
+  memset(&w, 0, sizeof w);
+  desc = load_desc(at("pipes"), DATASET_ALL);
+  desc.rows = 8;
+  desc.warn = keep_warning;
+  desc.warn_user = &w;
+  CHECK_INT(dataset_load(&data, &desc, error, sizeof error), 0);
+  CHECK(data.count == 1 && data.broken == 1);
+  CHECK(w.count == 1 && strstr(w.all, "pipes/b.png: not a file") != NULL);
+  dataset_free(&data);
+  desc = load_desc(at("pipes/paper"), DATASET_ALL);
+  refused(&desc, "x_trX.npy: not a file", NULL);
+  desc.path = at("pipes/paper/y.npy");
+  refused(&desc, "y.labels.npy: not a file", NULL);
+  alarm(0);
+}
+
 /* Tasks in the wrong order, with many worker numbers. */
 static void backwards(void *user, igpt_task *task, void *arg, size_t count)
 {
@@ -1639,6 +1675,7 @@ int main(int argc, char **argv)
   RUN(folder_per_class);
   RUN(folder_with_train_and_val);
   RUN(bad_pictures_are_named_and_counted);
+  RUN(pipes_are_not_waited_for);
   RUN(runner_and_watch);
   RUN(exif_orientations_stand_upright);
   RUN(broken_exif_is_ignored);
