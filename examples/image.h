@@ -260,6 +260,7 @@ IMAGE_API int image_write_file(const char *path, const void *bytes, size_t count
   int result = 0, number;
   if (!name) return image_fail(error, capacity, "%s: no memory for %zu bytes", path, room);
   snprintf(name, room, "%s.tmp", path);
+  unlink(name);                   /* what is there is not written through, if it is a link */
   file = fopen(name, "wb");
   if (!file) {
     result = image_fail(error, capacity, "%s: cannot be written: %s", path, strerror(errno));

@@ -1493,6 +1493,23 @@ TEST(a_full_disk_leaves_the_old_file)
   CHECK_INT(entries(at("full")), 1);
 }
 
+TEST(a_link_is_not_written_through)
+{
+  uint8_t *back;
+  size_t count;
+  folder("link");
+  put("link/other", "other", 5);
+  CHECK_INT(symlink("other", at("link/out.bin.tmp")), 0);
+  CHECK_INT(image_write_file(at("link/out.bin"), "new", 3, error, sizeof error), 0);
+  CHECK_INT(image_read_file(&back, &count, at("link/other"), 100, error, sizeof error), 0);
+  CHECK(count == 5 && memcmp(back, "other", 5) == 0);
+  free(back);
+  CHECK_INT(image_read_file(&back, &count, at("link/out.bin"), 100, error, sizeof error), 0);
+  CHECK(count == 3 && memcmp(back, "new", 3) == 0);
+  free(back);
+  CHECK_INT(entries(at("link")), 2);
+}
+
 /* ---- plots ---------------------------------------------------------------------------------- */
 
 /* A whole small file as text. */
@@ -1694,6 +1711,7 @@ int main(int argc, char **argv)
   RUN(shapes_are_drawn);
   RUN(md5_of_the_rfc);
   RUN(a_full_disk_leaves_the_old_file);
+  RUN(a_link_is_not_written_through);
   RUN(grid_shows_the_pictures);
   RUN(heat_colours_grow_lighter_evenly);
   RUN(heat_palette_and_curves_are_written);
