@@ -483,11 +483,11 @@ static uint64_t image__least_bytes(const uint8_t *bytes, size_t count, int rows,
   if (bytes[1])                   /* a palette, where stb_image looks for it */
     at += image__number(bytes + 3, 2, 0) + image__number(bytes + 5, 2, 0) * ((bytes[7] + 7u) / 8);
   if (bytes[2] < 8) return at + left * size;
-  for (; left && at < count; left -= run) {                  /* one pixel 1 to 128 times, or those */
+  for (; left && at < count; left -= run) {                  /* runs: a pixel that many times, or */
     const uint8_t head = bytes[at];
     run = (head & 127u) + 1;
     if (run > left) run = left;
-    at += 1 + (head & 128 ? 1 : run) * size;
+    at += 1 + (head & 128 ? 1 : run) * size;                 /* that many pixels */
   }
   return at + (left + 127) / 128 * (1 + size);
 }

@@ -620,16 +620,35 @@ static void plot__print(plot__page *page, const char *format, ...)
   page->used += n < 0 ? 0 : n > 1023 ? 1023 : (size_t)n;
 }
 
-/* Text of a document: the letters that XML keeps for itself are written as references. */
+/* Bytes of the letter that the text starts with, in UTF-8; 0 if it is none that XML has. */
+static int plot__letter_bytes(const char *text)
+{
+  const unsigned char *c = (const unsigned char *)text;
+  int count = c[0] < 0x80 ? 1 : c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : 2, i;
+  unsigned code = count == 1 ? c[0] : c[0] & (0x7fu >> count);
+  if ((c[0] >= 0x80 && c[0] < 0xc2) || c[0] > 0xf4) return 0;
+  for (i = 1; i < count; i++) {   /* ends at the text's end at the latest */
+    if ((c[i] & 0xc0) != 0x80) return 0;
+    code = code << 6 | (c[i] & 0x3fu);
+  }
+  if (count > 2 && (code < (count == 3 ? 0x800u : 0x10000u) || code > 0x10ffff)) return 0;
+  return (code >= 0xd800 && code <= 0xdfff) || code == 0xfffe || code == 0xffff ? 0 : count;
+}
+
+/* Text of a document: the letters that XML keeps for itself are written as references, and a byte
+   that is no UTF-8, such as the first half of a letter that was cut, as '?'. */
 static void plot__escape(plot__page *page, const char *text)
 {
-  for (; *text; text++) {
+  int count;
+  for (; *text; text += count ? count : 1) {
     unsigned char c = (unsigned char)*text;
+    count = plot__letter_bytes(text);
     if (c == '<') plot__print(page, "&lt;");
     else if (c == '>') plot__print(page, "&gt;");
     else if (c == '&') plot__print(page, "&amp;");
     else if (c == '"') plot__print(page, "&quot;");
-    else if (c >= ' ') plot__print(page, "%c", c);
+    else if (!count) plot__print(page, "?");
+    else if (c >= ' ') plot__print(page, "%.*s", count, text);
   }
 }
 

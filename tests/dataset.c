@@ -1027,9 +1027,9 @@ TEST(damaged_pictures_are_refused_or_decoded)
   STBIW_FREE(png);
 }
 
-/* Two flat blocks, then a level of 11 bits whose eight in the middle are ff. Fill bytes may stand in
-   front of that; if they are taken for the end of the scan, 00 is a segment of 4101 bytes, in which
-   there is a Huffman table of 4080 codes, and that is what the decoder meets next. */
+/* Two flat blocks, then a level of 11 bits whose eight in the middle are ff. Fill bytes may stand
+   in front of that; if they are taken for the end of the scan, 00 is a segment of 4101 bytes, in
+   which there is a Huffman table of 4080 codes, and that is what the decoder meets next. */
 TEST(a_table_hidden_in_a_scan_is_found)
 {
   static const uint8_t scan[] = {0x00, 0x2f, 0xff, 0xff, 0x00, 0x10, 0x07,
@@ -1632,6 +1632,43 @@ TEST(heat_palette_and_curves_are_written)
   CHECK_INT(plot_curves(at("curve.svg"), series, 0, NULL, error, sizeof error), -1);
 }
 
+/* Names as they are on disk: whatever its bytes, a page that is read as UTF-8 has letters only. */
+TEST(text_of_curves_is_utf8)
+{
+  static const struct { const char *text, *want; } cases[] = {
+    { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\x7f", "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\x7f" },
+    { "cut \xc3", "cut ?" },
+    { "cut \xf0\x9f\x98", "cut ???" },
+    { "\xc3<\xe2\x82&", "?&lt;??&amp;" },
+    { "\x80 \xc0\x80 \xc1\xbf \xfe\xff", "? ?? ?? ??" },
+    { "\xe0\x9f\xbf \xe0\xa0\x80 \xf0\x8f\xbf\xbf \xf0\x90\x80\x80",
+      "??? \xe0\xa0\x80 ???? \xf0\x90\x80\x80" },
+    { "\xed\x9f\xbf \xed\xa0\x80 \xed\xbf\xbf \xee\x80\x80",
+      "\xed\x9f\xbf ??? ??? \xee\x80\x80" },
+    { "\xef\xbf\xbd \xef\xbf\xbe \xef\xbf\xbf", "\xef\xbf\xbd ??? ???" },
+    { "\xf4\x8f\xbf\xbd \xf4\x90\x80\x80 \xf5\x80\x80\x80", "\xf4\x8f\xbf\xbd ???? ????" },
+    { "a\1b\tc", "abc" }
+  };
+  const double level = 1;
+  plot_series series;
+  plot_curves_desc desc;
+  size_t i;
+  memset(&series, 0, sizeof series);
+  memset(&desc, 0, sizeof desc);
+  series.style = PLOT_LEVEL;
+  series.y = &level;
+  series.count = 1;
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char want[80], *text;
+    snprintf(want, sizeof want, ">%s</text>", cases[i].want);
+    desc.title = cases[i].text;
+    CHECK_INT(plot_curves(at("text.svg"), &series, 1, &desc, error, sizeof error), 0);
+    text = text_of(at("text.svg"));
+    CHECK(text && strstr(text, want) != NULL);
+    free(text);
+  }
+}
+
 TEST(csv_is_exact)
 {
   double values[6] = {1, 6.23832463, 0.001, 2, 0, 0.5};
@@ -1715,6 +1752,7 @@ int main(int argc, char **argv)
   RUN(grid_shows_the_pictures);
   RUN(heat_colours_grow_lighter_evenly);
   RUN(heat_palette_and_curves_are_written);
+  RUN(text_of_curves_is_utf8);
   RUN(csv_is_exact);
   dataset__remove(HERE);
   return test_done();
