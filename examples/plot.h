@@ -61,7 +61,8 @@ IMAGE_API int plot_palette(const char *path, const uint8_t *colours, int count,
 /* ---- curves (SVG) --------------------------------------------------------------------------- */
 
 typedef enum plot_style {
-  PLOT_LINE = 0, PLOT_DOTS /* a line with dots */, PLOT_DASHED,
+  PLOT_LINE = 0,
+  PLOT_DOTS,                      /* a line with dots */
   PLOT_LEVEL                      /* a dashed level across the plot at y[0]; x is not read */
 } plot_style;
 
@@ -74,8 +75,6 @@ typedef struct plot_series {
 
 typedef struct plot_curves_desc {
   const char *title, *x_label, *y_label;
-  int   width, height;            /* 0: 720 and 420 */
-  double y_low, y_high;           /* both 0: from the values */
   int   whole_x;                  /* 1: ticks at whole numbers only (layers, epochs) */
   int   best;                     /* 1: mark the largest y of the first series, -1: the smallest */
   int   logarithmic_x;            /* 1: needs x > 0; others make a gap */
@@ -734,16 +733,16 @@ static void plot__ranges(plot__axes *axes, const plot_series *series, int count,
   room = (axes->y_high - axes->y_low) * 0.06;
   axes->y_low -= room;
   axes->y_high += room;
-  if (d->y_low != 0 || d->y_high != 0) {
-    axes->y_low = d->y_low;
-    axes->y_high = d->y_high > d->y_low ? d->y_high : d->y_low + 1;
-  }
 }
 
+/* On a logarithmic axis there are powers of ten, but where it has fewer than two of them or is no
+   longer than from one to the next, there are round numbers as on any other. */
 static void plot__axis_lines(plot__page *page, const plot__axes *axes, const plot_curves_desc *d)
 {
   double step = plot__step(axes->y_high - axes->y_low, (int)((axes->bottom - axes->top) / 52) + 1);
-  double tick, at, x_step;
+  double low = axes->x_low, high = axes->x_high, tick, x, at, last = -INFINITY, x_step;
+  const int powers = axes->logarithmic && high - low > 1 &&
+                     floor(high + 1e-9) - ceil(low - 1e-9) >= 1;
   char text[32];
   plot__print(page, "<g stroke=\"#e4e7eb\">\n");
   for (tick = ceil(axes->y_low / step) * step; tick <= axes->y_high; tick += step)
@@ -756,18 +755,20 @@ static void plot__axis_lines(plot__page *page, const plot__axes *axes, const plo
                 plot__y(axes, tick) + 4, text);
   }
   plot__print(page, "</g>\n<g fill=\"#5b6470\" text-anchor=\"middle\">\n");
-  x_step = plot__step(axes->x_high - axes->x_low, (int)((axes->right - axes->left) / 80) + 1);
-  if (d->whole_x && x_step < 1) x_step = 1;
-  if (d->whole_x && axes->x_high - axes->x_low < (axes->right - axes->left) / 26) x_step = 1;
-  if (axes->logarithmic && x_step < 1 && axes->x_high - axes->x_low > 1) x_step = 1;
-  for (tick = ceil(axes->x_low / x_step - 1e-9) * x_step; tick <= axes->x_high + x_step * 1e-9;
-       tick += x_step) {
-    at = axes->left +
-         (tick - axes->x_low) / (axes->x_high - axes->x_low) * (axes->right - axes->left);
-    if (axes->logarithmic)
-      plot__label(text, pow(10, tick), pow(10, floor(tick + 1e-9)), pow(10, tick));
-    else
-      plot__label(text, tick, x_step, plot__largest(axes->x_low, axes->x_high));
+  if (axes->logarithmic && !powers) {
+    low = pow(10, low);
+    high = pow(10, high);
+  }
+  x_step = plot__step(high - low, (int)((axes->right - axes->left) / 80) + 1);
+  if (d->whole_x && high - low < (axes->right - axes->left) / 26) x_step = 1;
+  if ((d->whole_x || powers) && x_step < 1) x_step = 1;
+  for (tick = ceil(low / x_step - 1e-9) * x_step; tick <= high + x_step * 1e-9; tick += x_step) {
+    x = powers ? pow(10, tick) : tick;
+    at = plot__x(axes, x);
+    if (axes->logarithmic && at < last + 40) continue;       /* round numbers come closer */
+    last = at;
+    if (powers) plot__label(text, x, pow(10, floor(tick + 1e-9)), x);
+    else plot__label(text, x, x_step, plot__largest(low, high));
     plot__print(page, "<path d=\"M%.1f %.1fv5\" stroke=\"#8b94a0\"/>"
                 "<text x=\"%.1f\" y=\"%.1f\">%s</text>\n", at, axes->bottom, at, axes->bottom + 19,
                 text);
@@ -824,9 +825,8 @@ static void plot__series_draw(plot__page *page, const plot__axes *axes, const pl
     return;
   }
   plot__print(page, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" "
-              "stroke-linejoin=\"round\" stroke-linecap=\"round\"%s d=\"", colour,
-              series->count > 1000 ? "1\" stroke-opacity=\"0.6" : "2",      /* a noisy band */
-              series->style == PLOT_DASHED ? " stroke-dasharray=\"6 5\"" : "");
+              "stroke-linejoin=\"round\" stroke-linecap=\"round\" d=\"", colour,
+              series->count > 1000 ? "1\" stroke-opacity=\"0.6" : "2");     /* a noisy band */
   plot__curve(page, axes, series);
   plot__print(page, "\"/>\n");
   for (i = 0; series->style == PLOT_DOTS && i < series->count; i++)
@@ -868,16 +868,14 @@ IMAGE_API int plot_curves(const char *path, const plot_series *series, int count
   plot_curves_desc d;
   plot__page page;
   plot__axes axes;
-  int s, width, height;
+  const int width = 720, height = 420;
+  int s;
   double top = 16, x;
   memset(&d, 0, sizeof d);
   memset(&page, 0, sizeof page);
   if (desc) d = *desc;
-  width = d.width ? d.width : 720;
-  height = d.height ? d.height : 420;
-  if (count < 1 || width < 200 || width > 20000 || height < 150 || height > 20000)
-    return image_fail(error, capacity, "%s: %d curves on %d x %d; at least 1 curve on 200 x 150 to "
-                      "20000 x 20000 can be drawn", path, count, width, height);
+  if (count < 1)
+    return image_fail(error, capacity, "%s: %d curves, and at least 1 can be drawn", path, count);
   plot__print(&page, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
               "viewBox=\"0 0 %d %d\" font-family=\"Helvetica, Arial, sans-serif\" "
               "font-size=\"12\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", width,
@@ -900,8 +898,7 @@ IMAGE_API int plot_curves(const char *path, const plot_series *series, int count
       top += 18;
     }
     plot__print(&page, "<path d=\"M%.1f %.1fh22\" stroke=\"%s\" stroke-width=\"2\"%s/>", x, top + 8,
-                plot__colour(s), series[s].style == PLOT_DASHED || series[s].style == PLOT_LEVEL
-                                   ? " stroke-dasharray=\"5 4\"" : "");
+                plot__colour(s), series[s].style == PLOT_LEVEL ? " stroke-dasharray=\"5 4\"" : "");
     if (series[s].style == PLOT_DOTS)
       plot__print(&page, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.2\" fill=\"%s\"/>", x + 11, top + 8,
                   plot__colour(s));

@@ -1630,6 +1630,7 @@ TEST(heat_palette_and_curves_are_written)
   series[0].count = 0;
   CHECK_INT(plot_curves(at("curve.svg"), series, 2, NULL, error, sizeof error), 0);
   CHECK_INT(plot_curves(at("curve.svg"), series, 0, NULL, error, sizeof error), -1);
+  CHECK(strstr(error, "curve.svg: 0 curves, and at least 1") != NULL);
 }
 
 /* Names as they are on disk: whatever its bytes, a page that is read as UTF-8 has letters only. */
@@ -1665,6 +1666,40 @@ TEST(text_of_curves_is_utf8)
     CHECK_INT(plot_curves(at("text.svg"), &series, 1, &desc, error, sizeof error), 0);
     text = text_of(at("text.svg"));
     CHECK(text && strstr(text, want) != NULL);
+    free(text);
+  }
+}
+
+/* A tick is where its label says, and there are some, each at a place of its own. */
+TEST(labels_of_a_logarithmic_axis_are_right)
+{
+  static const double ends[][2] = {{2, 4}, {1, 10}, {3, 30}, {3, 40}, {0.001, 0.0099}, {1000, 9900},
+                                   {1, 60}, {0.01, 500}, {7, 7.5}};
+  static const char head[] = "v5\" stroke=\"#8b94a0\"/><text x=\"";
+  const double y[2] = {1, 2};
+  plot_series series;
+  plot_curves_desc desc;
+  size_t i;
+  memset(&series, 0, sizeof series);
+  memset(&desc, 0, sizeof desc);
+  series.y = y;
+  series.count = 2;
+  desc.logarithmic_x = 1;
+  for (i = 0; i < sizeof ends / sizeof *ends; i++) {
+    double last = -100;
+    char *text, *tick;
+    int ticks = 0;
+    series.x = ends[i];
+    CHECK_INT(plot_curves(at("log.svg"), &series, 1, &desc, error, sizeof error), 0);
+    text = text_of(at("log.svg"));
+    for (tick = text; tick && (tick = strstr(tick, head)) != NULL; ticks++) {
+      const double place = strtod(tick + strlen(head), &tick);
+      const double label = strtod(strchr(tick, '>') + 1, NULL);
+      CHECK_NEAR(place, 72 + 624 * log(label / ends[i][0]) / log(ends[i][1] / ends[i][0]), 0.06);
+      CHECK(place > last + 39);
+      last = place;
+    }
+    CHECK(ticks > 1 && ticks < 14);
     free(text);
   }
 }
@@ -1753,6 +1788,7 @@ int main(int argc, char **argv)
   RUN(heat_colours_grow_lighter_evenly);
   RUN(heat_palette_and_curves_are_written);
   RUN(text_of_curves_is_utf8);
+  RUN(labels_of_a_logarithmic_axis_are_right);
   RUN(csv_is_exact);
   dataset__remove(HERE);
   return test_done();
