@@ -598,7 +598,7 @@ static int dataset__add_idx(dataset__set *set, const char *path, int part)
   int64_t size = dataset__size(set, path), need;
   uint32_t count = 0, rows = 0, columns = 0, i;
   uint8_t *label = NULL;
-  size_t label_count = 0;
+  size_t label_count = 0, got;
   FILE *file;
   int result = 0, f = -1;
   struct stat status;
@@ -607,7 +607,10 @@ static int dataset__add_idx(dataset__set *set, const char *path, int part)
     return -1;
   }
   file = fopen(path, "rb");
-  if (!file || fread(head, 1, 16, file) != 16 || memcmp(head, "\0\0\10\3", 4) != 0) {
+  got = file ? fread(head, 1, 16, file) : 0;
+  if (!file || ferror(file)) {
+    result = image_fail(set->error, set->capacity, "%s: %s", path, strerror(errno));
+  } else if (got != 16 || memcmp(head, "\0\0\10\3", 4) != 0) {
     result = image_fail(set->error, set->capacity,
                         "%s: not an idx file of pictures (%jd bytes; it must start 00 00 08 03)",
                         path, (intmax_t)size);
@@ -713,6 +716,11 @@ static int dataset__npy_labels(dataset__set *set, int32_t **out, const char *pat
     failed = image_fail(set->error, set->capacity,
                         "%s: labels of shape %s, and [%zu] or [%zu,classes] is needed", path,
                         dataset__shape(shape, &npy), count, count);
+  } else if (!result && npy.rank == 1 && (npy.type == IGPT_NPY_F32 || npy.type == IGPT_NPY_F64)) {
+    failed = image_fail(set->error, set->capacity,
+                        "%s: labels that are real numbers (float%d) of shape %s, and integers of "
+                        "that shape or one-hot numbers of shape [%zu,classes] are needed", path,
+                        npy.type == IGPT_NPY_F32 ? 32 : 64, dataset__shape(shape, &npy), count);
   } else if (!result) {
     size_t across = npy.rank == 2 ? (size_t)npy.shape[1] : 1, k;
     float *row = (float *)malloc(across * sizeof *row);

@@ -647,6 +647,8 @@ TEST(npy_tokens_and_labels)
   put_npy("tok/b.labels.npy", "<i4", "4,", labels, 16);
   desc.path = at("tok/b.npy");
   refused(&desc, "b.labels.npy", "[4]", "[5]", NULL);
+  put_npy("tok/b.labels.npy", "<f4", "5,", one_hot, 20);
+  refused(&desc, "b.labels.npy", "real numbers (float32)", "[5]", "integers", "[5,classes]", NULL);
 }
 
 /* ---- folders -------------------------------------------------------------------------------- */
@@ -1361,6 +1363,26 @@ TEST(refusals_name_file_and_values)
   refused(&desc, "shapes:0", NULL);
 }
 
+/* Where no file can be opened, the sentence says that, and not what is wrong with the file. */
+TEST(a_file_that_cannot_be_opened_is_not_called_wrong)
+{
+  static const char *const names[] = {"idx/train-images-idx3-ubyte", "c10/data_batch_1.bin",
+                                      "npy/grey.npy", "half/a.png"};
+  struct rlimit old, none;
+  size_t i;
+  make_cifar10();
+  make_idx();
+  CHECK_INT(getrlimit(RLIMIT_NOFILE, &old), 0);
+  none = old;
+  none.rlim_cur = 0;
+  for (i = 0; i < sizeof names / sizeof *names; i++) {
+    const dataset_desc desc = load_desc(at(names[i]), DATASET_ALL);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
+    refused(&desc, names[i], strerror(EMFILE), NULL);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &old), 0);
+  }
+}
+
 /* Every prefix, and a byte more: a set of whole records that all have labels is there, or none. */
 TEST(files_of_every_length)
 {
@@ -1779,6 +1801,7 @@ int main(int argc, char **argv)
   RUN(pad_crop_mirror_draws_all_crops);
   RUN(resize_crop_zooms_between_256_and_384);
   RUN(refusals_name_file_and_values);
+  RUN(a_file_that_cannot_be_opened_is_not_called_wrong);
   RUN(files_of_every_length);
   RUN(shapes_are_drawn);
   RUN(md5_of_the_rfc);
