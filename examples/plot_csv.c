@@ -12,6 +12,7 @@
 
 #include "plot.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,8 @@ int main(int argc, char **argv)
   }
   file = fopen(argv[1], "r");
   if (!file || !fgets(header, sizeof header, file)) {
-    fprintf(stderr, "plot_csv: %s cannot be read\n", argv[1]);
+    const char *why = file && feof(file) ? "it is empty" : strerror(errno);
+    fprintf(stderr, "plot_csv: %s cannot be read: %s\n", argv[1], why);
     return 1;
   }
   memset(series, 0, sizeof series);
@@ -73,6 +75,10 @@ int main(int argc, char **argv)
       }
     }
     rows++;
+  }
+  if (ferror(file)) {
+    fprintf(stderr, "plot_csv: %s cannot be read: %s\n", argv[1], strerror(errno));
+    return 1;
   }
   fclose(file);
   for (j = 1; j < columns; j++) {

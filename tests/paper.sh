@@ -53,5 +53,16 @@ sh examples/paper/a_depth.sh --step 3 >"$work/log" 2>&1; status=$?
 if [ $status = 1 ] && grep -q -e '--seeds' "$work/log" && ! grep -q '^set' "$work/log"
 then ok "the options"; else bad "the options"; fi
 
+# why a table cannot be drawn
+refused() {   # TABLE WORDS
+  if "$plot" "$1" "$work/none.svg" a b c >"$work/log" 2>&1 || [ -e "$work/none.svg" ] ||
+    ! grep -qF "$1 cannot be read: $2" "$work/log"
+  then bad "a table: $2"; else ok "a table: $2"; fi
+}
+: >"$work/empty.csv"
+refused "$work/empty.csv" "it is empty"
+refused "$work/missing.csv" "No such file"
+refused "$work" "Is a directory"
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
