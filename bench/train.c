@@ -1,9 +1,10 @@
 /* Training steps of three networks: the paper's iGPT-S with 2 pictures of 1024 pixels a step, 12
    layers of width 256 with 4, 8 layers of width 128 with 8. Forward, loss, backward and AdamW with
    one worker, with two, with two while another process keeps one processor busy, in bfloat16 where
-   the machine multiplies it, and with the peers that are named. Then pictures of 64 x 64 beside those of
-   32 x 32: memory must grow with the pixels, not with their square. Before anything is timed, the
-   first loss has to be ln 512.
+   the machine multiplies it, and with the peers that are named. Then pictures of 64 x 64 beside
+   those of 32 x 32: memory must grow with the pixels, not with their square. Only if asked for,
+   since they take 8 and 22 GB: the paper's iGPT-M and iGPT-L, a picture a step, with `recompute`.
+   Before anything is timed, the first loss has to be ln 512.
 
    The floor: the step's operations at the rate of multiply-adds with one operand from the first
    cache (in bfloat16: of dot products or tiles in registers), on both processors at once, and then
@@ -12,7 +13,7 @@
    iGPT-S take 13 GB, and 8 more with PyTorch in both precisions.
 
    cc -O2 -I. bench/train.c -o build/bench/train -lm -pthread
-   build/bench/train [steps, default 7] [shape 0..3, default -1: all] [peers' commands ...]
+   build/bench/train [steps, default 7] [shape 0..5, default -1: 0..3] [peers' commands ...]
 
    A peer is started with `--paced NAME` behind its command, NAME being S, medium-cpu or small-cpu:
    bench/peers/torch_step.py is one.                                                              */
@@ -30,19 +31,23 @@
 
 typedef struct network {
   const char *name, *peers_name;
-  int layers, heads, width, batch, side;
+  int layers, heads, width, batch, side, recompute;
 } network;
 
 static const network networks[] = {
-  { "iGPT-S (24 x 512), batch 2", "S", 24, 8, 512, 2, 32 },
-  { "12 x 256, batch 4", "medium-cpu", 12, 8, 256, 4, 32 },
-  { "8 x 128, batch 8", "small-cpu", 8, 4, 128, 8, 32 }
+  { "iGPT-S (24 x 512), batch 2", "S", 24, 8, 512, 2, 32, 0 },
+  { "12 x 256, batch 4", "medium-cpu", 12, 8, 256, 4, 32, 0 },
+  { "8 x 128, batch 8", "small-cpu", 8, 4, 128, 8, 32, 0 }
 };
 static const network sizes[] = {                   /* 1024 and 4096 pixels */
-  { "12 x 256, batch 1, 32 x 32", NULL, 12, 8, 256, 1, 32 },
-  { "12 x 256, batch 1, 64 x 64", NULL, 12, 8, 256, 1, 64 }
+  { "12 x 256, batch 1, 32 x 32", NULL, 12, 8, 256, 1, 32, 0 },
+  { "12 x 256, batch 1, 64 x 64", NULL, 12, 8, 256, 1, 64, 0 }
 };
-enum { NETWORKS = 3 };
+static const network large[] = {
+  { "iGPT-M (36 x 1024), batch 1", NULL, 36, 8, 1024, 1, 32, 1 },
+  { "iGPT-L (48 x 1536), batch 1", NULL, 48, 16, 1536, 1, 32, 1 }
+};
+enum { NETWORKS = 3, SHAPES = 6 };     /* the networks, the sizes, the two large ones */
 
 #define CHECKED(call)                                                                             \
   do {                                                                                            \
@@ -69,6 +74,7 @@ static igpt_session_desc work_of(const network *n, igpt_precision precision)
   work.batch = n->batch;
   work.train = 1;
   work.no_cache = 1;
+  work.recompute = n->recompute;
   work.precision = precision;
   return work;
 }
@@ -295,41 +301,56 @@ static void race(const network *n, int steps, char **peers, int peer_count)
   }
 }
 
-/* Pictures of 64 x 64 beside those of 32 x 32, both with two workers */
-static void race_of_sizes(int steps)
+/* `count` networks with two workers, in bfloat16 if the machine multiplies it; speed[i] in FLOPs
+   a second, planned[i] in bytes */
+static void race_of_ours(const network *n, int count, int steps, race_lane *lanes, double *speed,
+                         double *planned)
 {
   const igpt_precision precision = bench_bf16() != IGPT_ISA_AUTO ? IGPT_BF16 : IGPT_F32;
-  race_lane lanes[2];
-  double bytes[2], speed[2];
   int i;
-  for (i = 0; i < 2; i++) {
+  for (i = 0; i < count; i++) {
     entry e;
-    e.network = &sizes[i];
+    e.network = &n[i];
     e.precision = precision;
     e.workers = 2;
     e.crowded = 0;
     race_enter(lanes, i, train, &e, NULL);
   }
-  race_turns(lanes, 2, steps);
-  race_end(lanes, 2);
-  for (i = 0; i < 2; i++) {
-    const igpt_plan plan = plan_of(&sizes[i], precision);
-    bytes[i] = (double)(plan.model_bytes + plan.session_bytes);
-    printf("%s\n", sizes[i].name);
-    speed[i] = plan.train_flops / show(&sizes[i], &lanes[i]);
-    printf(", planned %.2f GB\n", bytes[i] * 1e-9);
+  race_turns(lanes, count, steps);
+  race_end(lanes, count);
+  for (i = 0; i < count; i++) {
+    const igpt_plan plan = plan_of(&n[i], precision);
+    planned[i] = (double)(plan.model_bytes + plan.session_bytes);
+    printf("%s\n", n[i].name);
+    speed[i] = plan.train_flops / show(&n[i], &lanes[i]);
+    printf(", planned %.2f GB\n", planned[i] * 1e-9);
   }
+}
+
+/* Pictures of 64 x 64 beside those of 32 x 32 */
+static void race_of_sizes(int steps)
+{
+  race_lane lanes[2];
+  double planned[2], speed[2];
+  race_of_ours(sizes, 2, steps, lanes, speed, planned);
   printf("  4 times the pixels: memory x%.2f planned, x%.2f at the peak; GFLOP/s x%.2f\n",
-         bytes[1] / bytes[0], lanes[1].peak / lanes[0].peak, speed[1] / speed[0]);
+         planned[1] / planned[0], lanes[1].peak / lanes[0].peak, speed[1] / speed[0]);
+}
+
+static void race_of_one(const network *n, int steps)
+{
+  race_lane lane;
+  double planned, speed;
+  race_of_ours(n, 1, steps, &lane, &speed, &planned);
 }
 
 int main(int argc, char **argv)
 {
   const int steps = argc > 1 ? atoi(argv[1]) : 7, only = argc > 2 ? atoi(argv[2]) : -1;
   int i;
-  if (steps < 1 || steps > BENCH_MOST || only > NETWORKS) {
-    fprintf(stderr, "bench/train [steps 1..%d] [shape 0..%d, -1: all] [peers' commands ...]\n",
-            (int)BENCH_MOST, (int)NETWORKS);
+  if (steps < 1 || steps > BENCH_MOST || only >= SHAPES) {
+    fprintf(stderr, "bench/train [steps 1..%d] [shape 0..%d, -1: 0..%d] [peers' commands ...]\n",
+            (int)BENCH_MOST, SHAPES - 1, (int)NETWORKS);
     return 1;
   }
   bench_machine();
@@ -337,5 +358,6 @@ int main(int argc, char **argv)
   for (i = 0; i < NETWORKS; i++)
     if (only < 0 || i == only) race(&networks[i], steps, argv + 3, argc > 3 ? argc - 3 : 0);
   if (only < 0 || only == NETWORKS) race_of_sizes(steps);
+  if (only > NETWORKS) race_of_one(&large[only - NETWORKS - 1], steps);
   return 0;
 }
