@@ -57,6 +57,7 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 typedef enum dataset_kind {
@@ -164,7 +165,7 @@ typedef struct dataset_fetch_desc {
    cifar-10-batches-bin in it, if whole; else unpacked from cifar-10-binary.tar.gz in `folder`;
    else downloaded first, by `curl` or `wget`, run without a shell. The archive is used only if
    its MD5 is right, and cifar-10-batches-bin appears only when all of it is there. Unpacking runs
-   `tar`. */
+   `tar`. What a killed process left of either is removed by the next one. */
 IMAGE_API int dataset_fetch_cifar10(char *path, size_t path_capacity,
                                     const dataset_fetch_desc *desc, char *error, size_t capacity);
 
@@ -2057,6 +2058,30 @@ static void dataset__remove(const char *path)
   }
 }
 
+/* Removes what killed processes left in the folder: parts of the archive, and half unpacked ones. A
+   process has its number in the names of its own, so that two may work at once. */
+static void dataset__remove_stale(const char *folder)
+{
+  DIR *handle = opendir(folder);
+  struct dirent *entry;
+  while (handle && (entry = readdir(handle)) != NULL) {
+    static const char *const starts[2] = {"cifar-10-binary.tar.gz.", ".unpack."};
+    static const char *const ends[2] = {".part", ""};
+    int i;
+    for (i = 0; i < 2; i++)
+      if (dataset__starts(entry->d_name, starts[i])) {
+        char *end, *path;
+        const long process = strtol(entry->d_name + strlen(starts[i]), &end, 10);
+        if (process < 1 || process > INT_MAX || strcmp(end, ends[i]) != 0) continue;
+        if (process != (long)getpid() && (kill((pid_t)process, 0) == 0 || errno != ESRCH)) continue;
+        path = dataset__join(folder, entry->d_name);
+        if (path) dataset__remove(path);
+        free(path);
+      }
+  }
+  if (handle) closedir(handle);
+}
+
 static int dataset__check_md5(const char *path, const char *md5, char *error, size_t capacity)
 {
   char digits[33];
@@ -2079,9 +2104,10 @@ static int dataset__download(const char *path, const dataset_fetch_desc *desc, c
   size_t room = strlen(path) + 32;
   char *part = (char *)malloc(room);
   const char *show = isatty(2) ? "-#" : "-sS";
-  const char *curl[] = {"curl", "-f", "-L", "--connect-timeout", "20", "--retry", "2", NULL, "-o",
-                        NULL, "--", NULL, NULL};
-  const char *wget[] = {"wget", "-q", "-T", "20", "-O", NULL, "--", NULL, NULL};
+  /* three tries; one ends when nothing has come for twenty seconds */
+  const char *curl[] = {"curl", "-f", "-L", "--connect-timeout", "20", "--speed-limit", "1",
+                        "--speed-time", "20", "--retry", "2", show, "-o", part, "--", url, NULL};
+  const char *wget[] = {"wget", "-q", "-T", "20", "-t", "3", "-O", part, "--", url, NULL};
   const char *tool = "curl";
   int status, result = 0;
   if (!part) return image_fail(error, capacity, "%s: no memory for %zu bytes", path, room);
@@ -2091,9 +2117,6 @@ static int dataset__download(const char *path, const dataset_fetch_desc *desc, c
   }
   snprintf(part, room, "%s.%ld.part", path, (long)getpid());
   dataset__note(desc, "downloading %s to %s", url, path);
-  curl[7] = show;
-  curl[9] = wget[5] = part;
-  curl[11] = wget[7] = url;
   status = dataset__run(curl);
   if (status == 127) {
     tool = "wget";
@@ -2169,6 +2192,7 @@ IMAGE_API int dataset_fetch_cifar10(char *path, size_t path_capacity,
     found = target;
   } else {
     found = target;
+    dataset__remove_stale(folder);
     if (stat(archive, &status) == 0) {
       result = dataset__check_md5(archive, md5, error, capacity);
     } else if (desc->offline) {

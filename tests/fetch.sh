@@ -46,9 +46,19 @@ mkdir -p other/somewhere && tar -czf site/other.tar.gz -C other somewhere
 good=$(digest site/good.tar.gz); cut=$(digest site/cut.tar.gz); other=$(digest site/other.tar.gz)
 
 cat >serve.py <<'PY'
-import functools, http.server, os
-handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory="site")
-server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+import functools, http.server, os, time
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/stalls.tar.gz":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"half")
+        self.wfile.flush()
+        time.sleep(1000)
+handler = functools.partial(Handler, directory="site")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
 with open("port.tmp", "w") as f:
     f.write(str(server.server_address[1]))
 os.rename("port.tmp", "port")
@@ -104,11 +114,25 @@ check "names its size" says "5000 bytes"
 check "offline" fails i "" "$good"
 check "says so" says "nothing is downloaded"
 
+# what was left by a process that is gone, by one that is there, and by nobody
+gone=$(sh -c 'echo $$')
+mkdir -p "j/.unpack.$gone/cifar-10-batches-bin" "j/.unpack.$server" j/.unpack.x
+for of in $gone $server x; do echo part >"j/cifar-10-binary.tar.gz.$of.part"; done
+check "beside what is left of others" fetch j "$base/good.tar.gz" "$good"
+check "only what is nobody's any more is removed" [ "$(ls -A j | LC_ALL=C sort | tr '\n' ' ')" = \
+  "$(for f in .unpack.$server .unpack.x cifar-10-batches-bin cifar-10-binary.tar.gz.$server.part \
+       cifar-10-binary.tar.gz.x.part; do echo "$f"; done | LC_ALL=C sort | tr '\n' ' ')" ]
+
 # with one tool, the other or none on the path
 mkdir -p bin
 for tool in tar gzip; do ln -s "$(command -v $tool)" bin/$tool; done
 only() { PATH=$work/bin fetch "$@"; }
 only_fails() { ! only "$@"; }
+stalls() {   # FOLDER: whether the fetch ends by itself
+  PATH=$work/bin "$(command -v timeout)" 40 "$program" --fetch "$1" "$base/stalls.tar.gz" "$good" \
+    >out 2>err
+  [ $? = 1 ]
+}
 check "no tool" only_fails k "$base/good.tar.gz" "$good"
 check "says so" says "neither curl nor wget"
 for tool in curl wget; do
@@ -117,6 +141,17 @@ for tool in curl wget; do
     check "$tool alone" only "by-$tool" "$base/good.tar.gz" "$good"
     check "$tool: no such file" only_fails "not-by-$tool" "$base/none.tar.gz" "$good"
     check "$tool: leaves nothing" empty "not-by-$tool"
+    command -v timeout >/dev/null || { echo "skipped: a server that stalls: no timeout"; continue; }
+    # the tool as it is called, but with a second for every twenty
+    rm bin/$tool && cat >bin/$tool <<SH
+#!/bin/sh
+for word; do shift; [ "\$word" = 20 ] && word=1; set -- "\$@" "\$word"; done
+exec $(command -v $tool) "\$@"
+SH
+    chmod +x bin/$tool
+    check "$tool: a server that stalls" stalls "stalled-$tool"
+    check "$tool: says so" says "stalls.tar.gz: the download failed ($tool ended with"
+    check "$tool: leaves nothing" empty "stalled-$tool"
   else
     echo "skipped: $tool is not installed"
   fi
