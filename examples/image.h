@@ -492,10 +492,29 @@ static uint64_t image__least_bytes(const uint8_t *bytes, size_t count, int rows,
   return at + (left + 127) / 128 * (1 + size);
 }
 
+/* A colour that a whole BMP's pixels have and its palette has not, as stb_image reads that: what its
+   memory held would be seen. -1: there is none. *colours: the palette's. */
+static int image__bmp_beyond(const uint8_t *bytes, int rows, int columns, int *colours)
+{
+  const int header = bytes[14], first = (int)image__number(bytes + 10, 4, 0);
+  const int bits = (int)image__number(bytes + (header == 12 ? 24 : 28), 2, 0);
+  const size_t stride = ((size_t)columns * (size_t)bits + 31) / 32 * 4;
+  int y, x;
+  *colours = header == 12 ? (first - 38) / 3 : (first - 14 - header) / 4;
+  for (y = 0; y < rows && (bits == 1 || bits == 4 || bits == 8); y++)
+    for (x = 0; x < columns; x++) {
+      const int byte = bytes[(size_t)first + (size_t)y * stride + (size_t)(x * bits / 8)];
+      const int colour = byte >> (8 - bits - x * bits % 8) & ((1 << bits) - 1);
+      if (colour >= *colours) return colour;
+    }
+  return -1;
+}
+
 IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const char *name,
                            char *error, size_t capacity)
 {
   int columns = 0, rows = 0, channels = 0, got = 0, jpeg, png, bmp, tga;
+  int colour, colours;
   uint64_t least;
   uint8_t *decoded;
   memset(out, 0, sizeof *out);
@@ -522,6 +541,9 @@ IMAGE_API int image_decode(image *out, const uint8_t *bytes, size_t count, const
   if (count < least)
     return image_fail(error, capacity, "%s: the file has %zu bytes, and its %d x %d pixels need at "
                       "least %ju", name, count, columns, rows, (uintmax_t)least);
+  if (bmp && (colour = image__bmp_beyond(bytes, rows, columns, &colours)) >= 0)
+    return image_fail(error, capacity, "%s: a pixel has the colour %d, and the palette has %d of "
+                      "them", name, colour, colours < 0 ? 0 : colours);
   channels = channels == 2 ? 2 : channels == 4 || png ? 4 : 3;    /* a PNG: a colour may be clear */
   decoded = stbi_load_from_memory(bytes, (int)count, &columns, &rows, &got, channels);
   if (!decoded) {                 /* of a JPEG, maybe without a reason but that it is no PNG */

@@ -1097,8 +1097,7 @@ TEST(bmp_and_tga_are_whole_or_refused)
     int wrong = 0;
     file.count = 0;
     for (i = 0; i < rows * columns * size; i++)              /* with runs, and without */
-      rgba[i] = size == 4 && i % 4 == 3 ? 255 : i < 9 * size ? (uint8_t)(9 + i % size)
-                                                             : (uint8_t)(i * 7);
+      rgba[i] = (uint8_t)(size == 4 && i % 4 == 3 ? 255 : i < 9 * size ? 9 + i % size : i * 7);
     stbi_write_tga_with_rle = k == 4;
     if (k < 2) stbi_write_bmp_to_func(emit_to, &file, columns, rows, size, rgba);
     else if (k < 5) stbi_write_tga_to_func(emit_to, &file, columns, rows, size, rgba);
@@ -1126,6 +1125,12 @@ TEST(bmp_and_tga_are_whole_or_refused)
     CHECK_INT(wrong, 0);
     image_free(&picture);
   }
+  file.count = 0;                            /* a colour behind the palette: the last one's */
+  emit(&file, map_bmp, sizeof map_bmp);
+  file.data[file.count - 1] = 0xf0;
+  CHECK_INT(image_decode(&picture, file.data, file.count, "x.bmp", error, sizeof error), -1);
+  CHECK(strstr(error, "x.bmp: a pixel has the colour 15, and the palette has 2 of them") != NULL);
+  image_free(&picture);
   for (i = 0; i < 2; i++) {                  /* a head alone takes no memory for its pixels */
     huge[2] = i ? 10 : 2;
     CHECK_INT(image_decode(&picture, huge, sizeof huge, "x.tga", error, sizeof error), -1);
