@@ -492,8 +492,8 @@ static uint64_t image__least_bytes(const uint8_t *bytes, size_t count, int rows,
   return at + (left + 127) / 128 * (1 + size);
 }
 
-/* A colour that a whole BMP's pixels have and its palette has not, as stb_image reads that: what its
-   memory held would be seen. -1: there is none. *colours: the palette's. */
+/* A colour that a whole BMP's pixels have and its palette has not, as stb_image reads that: what
+   its memory held would be seen. -1: there is none. *colours: the palette's. */
 static int image__bmp_beyond(const uint8_t *bytes, int rows, int columns, int *colours)
 {
   const int header = bytes[14], first = (int)image__number(bytes + 10, 4, 0);
