@@ -936,24 +936,31 @@ static const char *objective_name(igpt_objective objective)
   return objective == IGPT_BERT ? "bert" : "ar";
 }
 
+/* Palettes of as many colours must be the same; the sentence says whose they are. */
+static void same_palette(const igpt_palette *a, const char *whose, const igpt_palette *b,
+                         const char *other)
+{
+  int i;
+  for (i = 0; i < 3 * a->colours; i++) {
+    const float x = a->centre[i / 3][i % 3], y = b->centre[i / 3][i % 3];
+    if (fabsf(x - y) > 1e-4f)
+      die("%s: colour %d of its palette '%s' has %g where %s has %g", whose, i / 3, a->name,
+          (double)x, other, (double)y);
+  }
+}
+
 /* The palette of the model in t, from --palette, the model or its folder; none is no error yet. */
 static void find_palette(tool *t, const char *path)
 {
   const igpt_palette *own = igpt_model_palette(t->model);
-  int i;
   if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
-  else if (igpt_model_palette(t->model)) t->palette = *igpt_model_palette(t->model);
+  else if (own) t->palette = *own;
   else if (is_folder(path)) palette_from_folder(&t->palette, path);
   if (t->palette.colours && t->palette.colours != t->config.vocabulary)
     die("%s: the palette has %d colours, and the model of %s has %d",
         given(&t->o, OPT_PALETTE) ? text(&t->o, OPT_PALETTE) : path, t->palette.colours, path,
         t->config.vocabulary);
-  for (i = 0; own && i < 3 * own->colours; i++) {
-    const float a = own->centre[i / 3][i % 3], b = t->palette.centre[i / 3][i % 3];
-    if (fabsf(a - b) > 1e-4f)
-      die("%s: colour %d of its palette '%s' has %g where --palette %s has %g", path, i / 3,
-          own->name, (double)a, text(&t->o, OPT_PALETTE), (double)b);
-  }
+  if (own) same_palette(own, path, &t->palette, text(&t->o, OPT_PALETTE));
   if (t->palette.colours) need(igpt_model_set_palette(t->model, &t->palette), path);
 }
 

@@ -346,16 +346,19 @@ static void print_word(const char *word)
   fputc('\'', stderr);
 }
 
-/* The command that goes on: the one that was typed, with --resume. */
+/* The command that goes on: the one that was typed, with --resume. The weights that pretrain's
+   --model gave it have been trained since. */
 static void say_how_to_resume(const run *r)
 {
   const tool *t = r->t;
+  const int tuning = t->o.verb->bit == ON_FINETUNE;
   int a;
   progress_end();
   fprintf(stderr, "stopped after step %llu; go on with:\n ", (unsigned long long)r->at.step);
   for (a = 0; a < t->argc; a++) {
-    if (!strcmp(t->argv[a], "--resume")) a++;
-    else if (strncmp(t->argv[a], "--resume=", 9) != 0) print_word(t->argv[a]);
+    if (!strcmp(t->argv[a], "--resume") || (!tuning && !strcmp(t->argv[a], "--model"))) a++;
+    else if (strncmp(t->argv[a], "--resume=", 9) != 0 &&
+             (tuning || strncmp(t->argv[a], "--model=", 8) != 0)) print_word(t->argv[a]);
   }
   fputs(" --resume", stderr);
   print_word(r->checkpoint);
@@ -369,7 +372,7 @@ static void say_how_to_resume(const run *r)
 static const option_id run_options[] = {
   OPT_SEED, OPT_BATCH, OPT_MICRO, OPT_STEPS, OPT_EPOCHS, OPT_MINUTES, OPT_RATE, OPT_SCHEDULE,
   OPT_WARMUP, OPT_WEIGHT_DECAY, OPT_CLIP, OPT_AUGMENT, OPT_GENERATIVE, OPT_MASK, OPT_EVAL_COUNT,
-  OPT_PATIENCE, OPT_VOTES, OPT_ISA, OPT_PRECISION
+  OPT_PATIENCE, OPT_VOTES, OPT_ISA, OPT_PRECISION, OPT_PIXELS
 };
 
 static const option *option_of(const tool *t, option_id id)
@@ -528,8 +531,13 @@ static void check_run(const tool *t)
 /* Weights, moments and place of an interrupted run. */
 static void resume(run *r)
 {
-  const char *path = text(&r->t->o, OPT_RESUME);
+  const char *path = text(&r->t->o, OPT_RESUME), *held = seed_note(r->t).value;
   const double micro = r->at.user[1];
+  char *own = model_note(path, SEED_NOTE);
+  if (own && strcmp(own, held) != 0)
+    die("%s: the run's pictures are held out by the seed %s, and those of --model by %s: give the "
+        "run's own model", path, own, held);
+  free(own);
   need(igpt_checkpoint_load(r->t->session, r->t->model, &r->at, path), path);
   if (r->at.user[1] != micro && r->at.user[1] >= 1 && r->at.user[1] <= 65536) {
     if (given(&r->t->o, OPT_MICRO))
@@ -538,6 +546,8 @@ static void resume(run *r)
     open_session(r->t, (int)r->at.user[1], 1, 0); /* chosen on a machine with other memory */
     need(igpt_checkpoint_load(r->t->session, r->t->model, &r->at, path), path);
   }
+  if (igpt_model_palette(r->t->model) && r->t->palette.colours)
+    same_palette(igpt_model_palette(r->t->model), path, &r->t->palette, "that of --model");
   if (r->at.rng.seed != seed_of(r->t))
     die("%s: the run's seed is %llu, and --seed is %llu", path, (unsigned long long)r->at.rng.seed,
         (unsigned long long)seed_of(r->t));

@@ -215,7 +215,8 @@ static int larger_pictures(const dataset *set)
   return 2 * large > set->count;
 }
 
-/* What is asked for must be what a file holds. */
+/* What is asked for must be what a file holds; --colours of a run that goes on may be more than
+   k-means found. */
 static void check_shape(const tool *t, const char *path)
 {
   const igpt_config *c = &t->config;
@@ -230,7 +231,8 @@ static void check_shape(const tool *t, const char *path)
   if (given(o, OPT_SIDE) && whole(o, OPT_SIDE) != c->rows)
     die("%s: the model's pictures have the side %d, and --side is %d", path, c->rows,
         whole(o, OPT_SIDE));
-  if (given(o, OPT_COLOURS) && whole(o, OPT_COLOURS) != c->vocabulary)
+  if (given(o, OPT_COLOURS) && whole(o, OPT_COLOURS) != c->vocabulary &&
+      !(given(o, OPT_RESUME) && whole(o, OPT_COLOURS) > c->vocabulary))
     die("%s: the model has %d colours, and --colours is %d", path, c->vocabulary,
         whole(o, OPT_COLOURS));
   if (given(o, OPT_OBJECTIVE) && (int)c->objective != whole(o, OPT_OBJECTIVE))
@@ -245,10 +247,30 @@ static void check_shape(const tool *t, const char *path)
         c->width, text(o, OPT_PRESET), p.layers, p.width);
 }
 
+/* --pixels is for k-means. Where the colours are known without, it is no option of the run; beside
+   --palette, which scripts add to the options of other runs, it is passed over, but said. */
+static void check_pixels(tool *t)
+{
+  const options *o = &t->o;
+  if (!given(o, OPT_PIXELS)) t->o.value[OPT_PIXELS].text = NULL;
+  else if (given(o, OPT_RESUME)) return;
+  else if (given(o, OPT_MODEL))
+    die("--pixels is %d, and the colours are those of --model, '%s'", whole(o, OPT_PIXELS),
+        text(o, OPT_MODEL));
+  else if (given(o, OPT_PALETTE))
+    note("--pixels is %d, and changes nothing: the colours are those of --palette, '%s'",
+         whole(o, OPT_PIXELS), text(o, OPT_PALETTE));
+  else die("--pixels is %d, and %s holds tokens, which are colours already", whole(o, OPT_PIXELS),
+           data_path(t));
+}
+
 /* Model and palette from --resume or --model, or new ones; then the pictures as tokens. */
 static void open_pretraining(tool *t, pictures *train_set, pictures *val, dataset_augment *augment)
 {
   const char *from = given(&t->o, OPT_RESUME) ? text(&t->o, OPT_RESUME) : text(&t->o, OPT_MODEL);
+  if (given(&t->o, OPT_RESUME) && given(&t->o, OPT_MODEL))
+    die("--resume is '%s', which has its own weights, and --model is '%s': give one of them", from,
+        text(&t->o, OPT_MODEL));
   if (from) {
     load_model(t, from, 0);
     check_shape(t, from);
@@ -259,6 +281,7 @@ static void open_pretraining(tool *t, pictures *train_set, pictures *val, datase
     if (given(&t->o, OPT_PALETTE)) read_palette(&t->palette, text(&t->o, OPT_PALETTE));
   }
   read_pictures(t, val, DATASET_VALIDATION, look_count(t), DATASET_PLAIN);
+  if (from || t->palette.colours || val->set.tokens) check_pixels(t);
   *augment = (dataset_augment)whole(&t->o, OPT_AUGMENT);
   if (!text(&t->o, OPT_AUGMENT) && val->set.kind == DATASET_FOLDER) *augment = DATASET_RESIZE_CROP;
   read_pictures(t, train_set, DATASET_TRAIN, 0, *augment);

@@ -32,6 +32,9 @@ runs() { name=$1; shift; check "$name" "$tool" "$@"; }
 # contains FILE WORD...: all of them
 contains() { file=$1; shift; for word; do grep -q -e "$word" "$file" || return 1; done; }
 
+# lines FILE NUMBER PATTERN: so many lines hold it
+lines() { [ "$(grep -Ec -e "$3" "$1")" = "$2" ]; }
+
 # refuses NAME WORDS VERB...: status 1, nothing on stdout, and one sentence that contains all WORDS
 refuses() {
   name=$1 words=$2; shift 2
@@ -49,8 +52,8 @@ is_png() { [ "$(head -c 8 "$1" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a 
 
 drawn="--data shapes:300"
 data="$drawn --count 40"
-shape="$drawn --colours 16 --side 8 --layers 2 --width 16 --heads 2 --batch 4 --pixels 4000
-       --eval-count 20 --rate 0.003"
+shape="$drawn --colours 16 --side 8 --layers 2 --width 16 --heads 2 --batch 4 --eval-count 20
+       --rate 0.003"
 small() { verb=$1; shift; "$tool" $verb $shape "$@"; }
 
 # ---- help ----------------------------------------------------------------------------------------
@@ -186,9 +189,6 @@ holds "info: the palette's name and the class head" contains out p.npy score.wei
 
 # ---- plain pictures ------------------------------------------------------------------------------
 
-# lines FILE NUMBER PATTERN: so many lines hold it
-lines() { [ "$(grep -Ec "$3" "$1")" = "$2" ]; }
-
 mkdir plain one
 for i in 1 2 3 4 5 6 7 8 9 10 11 12; do cp s.png plain/$i.png; done
 cp s.png one/1.png
@@ -291,7 +291,7 @@ interrupted() {
   holds "resume ($what): the same curve" cmp a b
 }
 long="--steps 600 --evaluations 20 --seed 3"
-interrupted ar pretrain $shape $long --augment cifar
+interrupted ar pretrain $shape $long --pixels 4000 --augment cifar
 mv cut.checkpoint ar.checkpoint
 interrupted BERT pretrain $shape $long --objective bert
 runs "finetune: no patience" finetune $ar $data --steps 20 --evaluations 20 --patience 1 \
@@ -330,6 +330,36 @@ refuses "resume: a checkpoint of pretrain" "ar.checkpoint pretrain finetune" \
 
 # a step that takes long is not waited for, and leaves no trace
 bare="$drawn --colours 16 --side 8 --pixels 4000 --eval-count 20"
+
+# goes_on NAME VERB OPTION...: by the command that it prints when it is stopped
+goes_on() {
+  name=$1; shift
+  rm -f cut
+  "$tool" "$@" --steps 800 --eval-count 5 --out cut.safetensors >cut 2>err &
+  pid=$!
+  started cut
+  kill -INT $pid
+  wait $pid
+  grep -e --resume err >again
+  check "$name" sh -c '[ -s again ] && sh again'
+}
+few="--data shapes:30 --side 8 --layers 1 --width 16 --batch 4 --colours 512 --pixels 20"
+goes_on "Ctrl-C (fewer colours than were asked for): the printed command goes on" pretrain $few
+goes_on "Ctrl-C (given weights): the printed command goes on" pretrain $drawn $ar --batch 4
+holds "... and does not give them again" lines again 0 "--model"
+runs "pretrain: fewer colours than are asked for" pretrain $few --steps 1 --out few.safetensors
+"$tool" info few.safetensors >out 2>err
+number=$(sed -n 's/.* pixels, \([0-9]*\) colours.*/\1/p' out)
+holds "a palette is named after the colours it has" sh -c \
+  "[ $number -le 20 ] && grep -q 'k-means $number,' out"
+refuses "resume: fewer colours than there are" "few.checkpoint --colours 2" \
+  pretrain --data shapes:30 --colours 2 --resume few.checkpoint
+refuses "resume: other pixels" "few.checkpoint --pixels.is.20, 30" \
+  pretrain --data shapes:30 --pixels 30 --resume few.checkpoint
+refuses "resume: pixels of a run that has none" "kept.checkpoint no.--pixels" \
+  pretrain $drawn --pixels 30 --resume kept.checkpoint
+refuses "resume: other weights" "few.checkpoint --model ar.safetensors" \
+  pretrain --data shapes:30 $ar --resume few.checkpoint
 slow="pretrain $bare --layers 4 --width 32 --batch 60000 --evaluations 1"
 rm -f cut
 "$tool" $slow --steps 2 --out "$work/it's slow.safetensors" >cut 2>err &
@@ -424,8 +454,6 @@ for verb in "classify --model fine.safetensors $data --json" "info $ar" "eval --
   : >out
   holds "standard output is full: ${verb%% *}" test $status = 1 -a "$(grep -c '' err)" = 1
 done
-small pretrain --steps 1 --colours 512 --pixels 20 --out k.safetensors >out 2>err
-holds "a palette is named after the colours it has" lines out 0 "k-means 512"
 refuses "heads that do not divide the width" "--heads 3 --width 16" \
   pretrain $drawn --heads 3 --width 16
 refuses "a missing folder" "nowhere" eval $ar --data nowhere
@@ -465,6 +493,16 @@ runs "pretrain: a model's further training with another seed" pretrain --model s
 "$tool" eval --model further.safetensors --data shapes:40 --split test >b.txt 2>err
 "$tool" eval --model further.checkpoint --data shapes:40 --split test >c.txt 2>err
 holds "... leaves out what it left out at first" sh -c 'cmp a.txt b.txt && cmp a.txt c.txt'
+tune="finetune --data shapes:40"
+$tool $tune --model seed.safetensors --batch 4 --steps 1 --out tuned.safetensors >out 2>err
+again="pretrain --data shapes:40 --side 8 --layers 1 --width 16 --batch 4 --steps 1"
+"$tool" $again --seed 4 --palette p.npy --out k.safetensors >out 2>err
+refuses "resume: a model that holds out others" "tuned.checkpoint seed.3, --model 4" $tune \
+  --model k.safetensors --resume tuned.checkpoint
+"$tool" $again --seed 3 --palette other.npy --out k.safetensors >out 2>err
+refuses "resume: a model of other colours" "tuned.checkpoint colour p.npy --model" $tune \
+  --model k.safetensors --resume tuned.checkpoint
+runs "resume: the model" $tune --model seed.safetensors --resume tuned.checkpoint
 mkfifo pipe.png
 refuses "a result that is no file" "--out pipe.png" map $ar $data --out pipe.png
 mkdir taken.checkpoint
