@@ -47,6 +47,16 @@ static void save_npy(const char *path, igpt_npy_type type, const void *data, int
   need(igpt_file_replace(path, &sentences, npy_body, &job), path);
 }
 
+/* Before k-means: a picture can be written as show_in_colours draws it, whose canvas has margins
+   and a line above. */
+static void check_photo(const image *photo, const char *path)
+{
+  const double wide = 2.0 * photo->columns + 28, high = photo->rows + 47.0;
+  if (photo->columns > 1e6 || photo->rows > 1e6 || wide * high > IMAGE_MAX_PIXELS)
+    die("--show is '%s', whose %d x %d pixels are more than can be drawn twice, side by side", path,
+        photo->columns, photo->rows);
+}
+
 /* A picture of any size, and the same in the palette's colours, side by side */
 static void show_in_colours(tool *t, const image *photo, const char *to)
 {
@@ -95,6 +105,7 @@ static void run_palette(tool *t)
   check_output(strip);
   if (show) check_output(both);
   if (show) need_file(image_load(&photo, show, file_error, sizeof file_error));
+  if (show) check_photo(&photo, show);
   t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
   T = tokens_of(t);
   read_pictures(t, &p, DATASET_TRAIN, 0, DATASET_PLAIN);
@@ -479,11 +490,13 @@ static double median_distance(const neighbour *nearest, size_t count)
   return median;
 }
 
+#define PAIRS 4                   /* in a row */
+
 /* Does the model know its training pictures by heart? Its own pictures would then lie nearer to
    them than pictures that it never saw. */
-static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
+static void show_nearest(tool *t, const uint16_t *tokens, size_t count, const pictures *train,
+                         const pictures *held)
 {
-  enum { PAIRS = 4 };
   const size_t T = tokens_of(t), V = (size_t)t->config.vocabulary;
   uint8_t *rgb = need_memory(2 * count * T, 3), *colours = need_memory(V, 3);
   uint16_t *all = need_memory(V, sizeof *all);
@@ -491,7 +504,6 @@ static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
   neighbour *nearest = need_memory(count, sizeof *nearest);
   neighbour *usual = need_memory(count, sizeof *usual);
   const char *headings[2 * PAIRS];
-  pictures train, held;
   plot_grid_desc d;
   size_t i, j, c;
   for (i = 0; i < V; i++) all[i] = (uint16_t)i;
@@ -502,23 +514,18 @@ static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
         const float difference = (float)colours[3 * i + c] - (float)colours[3 * j + c];
         apart[i * V + j] += difference * difference;
       }
-  t->o.value[OPT_COUNT].whole = 0;                          /* all training pictures */
-  read_pictures(t, &train, DATASET_TRAIN, 0, DATASET_PLAIN);
-  read_pictures(t, &held, DATASET_VALIDATION, count, DATASET_PLAIN);
-  encode_pictures(t, &train);
-  encode_pictures(t, &held);
-  find_nearest(t, nearest, tokens, count, &train, apart);
-  find_nearest(t, usual, held.tokens, least(count, held.count), &train, apart);
+  find_nearest(t, nearest, tokens, count, train, apart);
+  find_nearest(t, usual, held->tokens, least(count, held->count), train, apart);
   for (i = 0; i < count; i++) {
     decode_tokens(t, rgb + 2 * i * 3 * T, tokens + i * T, 1);
-    decode_tokens(t, rgb + (2 * i + 1) * 3 * T, train.tokens + nearest[i].index * T, 1);
+    decode_tokens(t, rgb + (2 * i + 1) * 3 * T, train->tokens + nearest[i].index * T, 1);
     result_line(json(t) ? "{\"picture\": %zu, \"nearest\": %zu, \"distance\": %.3f}"
                         : "picture %zu: the nearest training picture is %zu, %.1f of 255 away",
                 i, nearest[i].index, nearest[i].distance);
   }
   result_line(json(t) ? "{\"drawn\": %.3f, \"held_out\": %.3f}"
                       : "median: %.1f; of held-out pictures: %.1f",
-              median_distance(nearest, count), median_distance(usual, least(count, held.count)));
+              median_distance(nearest, count), median_distance(usual, least(count, held->count)));
   memset(&d, 0, sizeof d);
   for (i = 0; i < 2 * PAIRS; i++) headings[i] = i % 2 ? "nearest" : "drawn";
   d.across = 2 * (int)least(count, PAIRS);
@@ -534,12 +541,18 @@ static void show_nearest(tool *t, const uint16_t *tokens, size_t count)
   free(rgb);
 }
 
-/* Before an hour of work: so many pictures side by side can be written. */
-static void check_size(const tool *t, size_t count)
+/* As many pictures in a row as there are rows, or one more. */
+static size_t square(size_t count) { return (size_t)ceil(sqrt((double)count)); }
+
+/* Before an hour of work: so many pictures, `across` of them in a row, can be written. With the
+   most that stands between them and around them. */
+static void check_size(const tool *t, size_t count, size_t across, int captions)
 {
   const int scale = whole(&t->o, OPT_SCALE);
-  const double wide = t->config.columns * scale + 16, high = t->config.rows * scale + 32;
-  if ((double)count * wide * high > IMAGE_MAX_PIXELS)         /* with what stands between them */
+  const double wide = t->config.columns * scale + 8;
+  const double high = t->config.rows * scale + 8 + (captions ? 24 : 0);
+  const double down = ceil((double)count / (double)across);
+  if (((double)across * wide + 92) * (down * high + 72) > IMAGE_MAX_PIXELS)
     die("%zu pictures of %d x %d at --scale %d are more than the %d pixels that can be written",
         count, t->config.columns, t->config.rows, scale, IMAGE_MAX_PIXELS);
 }
@@ -549,6 +562,7 @@ static void run_sample(tool *t)
   const char *out = text(&t->o, OPT_OUT);
   size_t count = (size_t)whole(&t->o, OPT_COUNT), T, i, j;
   size_t completions = (size_t)whole(&t->o, OPT_COMPLETIONS);
+  const int nearest = given(&t->o, OPT_NEAREST);
   uint16_t *tokens;
   double began;
   int keep;
@@ -563,21 +577,32 @@ static void run_sample(tool *t)
   if (keep == 0 && t->config.objective == IGPT_BERT)
     die("--keep is 0, and %s is a BERT model, which fills pictures of which something is given",
         text(&t->o, OPT_MODEL));
-  if (keep && given(&t->o, OPT_NEAREST))
+  if (keep && nearest)
     die("--nearest is for whole pictures: --keep is %g, and must be 0", real(&t->o, OPT_KEEP));
-  check_size(t, count * (keep ? completions + 2 : given(&t->o, OPT_NEAREST) ? 2 : 1));
+  if (nearest) check_size(t, 2 * count, 2 * least(count, PAIRS), 0);
+  else if (keep == 0) check_size(t, count, square(count), 0);
   open_session(t, whole(&t->o, OPT_BATCH), 0, 1);
   began = now();
   if (keep == 0) {
     uint8_t *rgb = need_memory(count * T, 3);
+    pictures train, held;
     plot_grid_desc d;
     completions = 1;
     tokens = need_memory(count * T, sizeof *tokens);
+    if (nearest) {
+      t->o.value[OPT_COUNT].whole = 0;                      /* all training pictures */
+      read_pictures(t, &train, DATASET_TRAIN, 0, DATASET_PLAIN);
+      read_pictures(t, &held, DATASET_VALIDATION, count, DATASET_PLAIN);
+      encode_pictures(t, &train);
+      encode_pictures(t, &held);
+      began = now();
+    }
     complete(t, tokens, count, 0);
     decode_tokens(t, rgb, tokens, count);
     memset(&d, 0, sizeof d);
+    d.across = (int)square(count);
     d.scale = whole(&t->o, OPT_SCALE);
-    if (given(&t->o, OPT_NEAREST)) show_nearest(t, tokens, count);
+    if (nearest) show_nearest(t, tokens, count, &train, &held);
     else
       need_file(plot_grid(out, rgb, count, t->config.rows, t->config.columns, &d, file_error,
                           sizeof file_error));
@@ -591,6 +616,7 @@ static void run_sample(tool *t)
     if (p.count < count && given(&t->o, OPT_COUNT))
       die("--count is %zu, and %s", count, p.set.title);
     count = least(count, p.count);
+    check_size(t, count * (completions + 2), completions + 2, 0);
     encode_pictures(t, &p);
     chosen = need_memory(p.count, sizeof *chosen);
     for (i = 0; i < p.count; i++) chosen[i] = (uint32_t)i;
@@ -1377,7 +1403,7 @@ static void run_score(tool *t)
   t->o.value[OPT_COUNT].whole = 0;                          /* all pictures are ranked */
   read_pictures(t, &p, asked_split(t), 0, DATASET_PLAIN);
   t->o.value[OPT_COUNT].whole = (long long)each;
-  check_size(t, least(2 * each, p.count));
+  check_size(t, 2 * least(each, p.count), least(each, p.count), 1);
   encode_pictures(t, &p);
   open_session(t, whole(&t->o, OPT_BATCH), 0, 0);
   scores = need_memory(p.count, sizeof *scores);
@@ -1409,7 +1435,7 @@ static void run_map(tool *t)
   uint8_t *rgb;
   float *nats;
   char **captions;
-  size_t T, i, j;
+  size_t T, across, i, j;
   check_output(out);
   if (given(&t->o, OPT_SCORE)) {
     run_score(t);
@@ -1417,7 +1443,8 @@ static void run_map(tool *t)
   }
   open_looking(t, &p, 0);
   T = tokens_of(t);
-  check_size(t, 2 * p.count);
+  across = square((p.count + 1) / 2);                       /* maps, each beside its picture */
+  check_size(t, 2 * p.count, 2 * across, 1);
   nats = need_memory(p.count * T, sizeof *nats);
   rgb = need_memory(p.count * T, 3);
   captions = need_memory(p.count, sizeof *captions);
@@ -1433,6 +1460,7 @@ static void run_map(tool *t)
   memset(&d, 0, sizeof d);
   d.high = log((double)t->config.vocabulary);               /* a blind guess is the brightest */
   d.pictures = rgb;
+  d.across = (int)across;
   d.scale = whole(&t->o, OPT_SCALE);
   d.unit = "nats";
   d.captions = (const char *const *)captions;

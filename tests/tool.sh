@@ -210,6 +210,9 @@ holds "... of a held-out copy of one is that, of no distance" contains out \
   "picture 2: the nearest training picture is" "of held-out pictures: 0.0$"
 holds "... and of drawn ones another" awk '/^median/ { exit !($2 > 1) }' out
 refuses "... of whole pictures" "--nearest --keep 0.5" sample $ar --data plain --nearest
+(ulimit -t 1; "$tool" sample $ar --data nowhere --keep 0 --count 10000 --scale 1 --nearest \
+  --workers 1 >out 2>err); status=$?
+holds "... of no pictures: said before an hour of drawing" test $status = 1 -a -s err
 refuses "... but not more than are asked for" "--count 13 12" sample $ar --data plain --count 13
 runs "--split all, of a set with parts" eval $ar $drawn --split all
 holds "... is all" contains out "300 pictures"
@@ -481,6 +484,18 @@ refuses "an export over its own folder" "--hf own.hf" export own.hf/model.safete
 holds "... which stays" cmp -s ar.safetensors own.hf/model.safetensors
 refuses "a ranking too large to draw" "--scale 64" map $ar --score --data shapes:700 --count 700 \
   --scale 64
+"$tool" pretrain --data shapes:30 --palette p.npy --side 32 --layers 1 --width 8 --batch 2 --steps 1 \
+  --eval-count 2 --out k.safetensors >out 2>err
+refuses "... of two rows of all pictures" "62 32 --scale 64" map --model k.safetensors --score \
+  --data shapes:31 --count 31 --scale 64
+refuses "a square too large, if one more row makes it so" "31 32 --scale 64" \
+  sample --model k.safetensors --keep 0 --count 31 --scale 64
+{ printf 'BM\0\0\0\0\0\0\0\0\076\0\0\0\050\0\0\0\077\102\017\0\025\0\0\0\001\0\001\0\0\0\0\0'
+  printf '\0\0\0\0\0\0\0\0\0\0\0\0\002\0\0\0\0\0\0\0\0\0\0\0\377\377\377\0'
+  head -c 2625000 /dev/zero; } >wide.bmp                      # two colours, 999999 x 21
+refuses "a picture too large to be drawn twice" "wide.bmp 999999.x.21" palette $drawn --side 8 \
+  --colours 4 --show wide.bmp --out w.npy
+holds "... which is said before k-means" test ! -e w.npy
 runs "pretrain: another seed" pretrain --data shapes:40 --seed 3 --steps 1 --palette p.npy \
   --side 8 --layers 1 --width 16 --batch 4 --out seed.safetensors
 "$tool" eval --model seed.safetensors --data shapes:40 --split test >a.txt 2>err
