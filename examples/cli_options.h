@@ -198,8 +198,9 @@ static const option option_table[] = {
 
   /* training */
   { OPT_BATCH, "batch", IS_WHOLE, ON_PRETRAIN, 1, 65536, NULL, "N",
-    "pictures a step; default: the paper's 128 (XL: 64) for S to XL, and 4 for the small "
-    "presets, which learn more from more steps in the hour that a CPU has" },
+    "pictures a step; default, by the model's shape: the paper's 128 (XL: 64) for S to XL, and 4 "
+    "for the small presets, which learn more from more steps in the hour that a CPU has; for a "
+    "shape that no preset has, that of --preset" },
   { OPT_BATCH, "batch", IS_WHOLE, ON_FINETUNE, 1, 65536, "32", "N",
     "pictures a step (the paper: 128; see pretrain --help)" },
   { OPT_BATCH, "batch", IS_WHOLE, ON_SPLIT | ON_PROBE, 1, 65536, "8", "N",
@@ -219,8 +220,8 @@ static const option option_table[] = {
     "million steps are about 100 passes over ImageNet)" },
   { OPT_MINUTES, "minutes", IS_REAL, ON_FINETUNE, 0.001, 1e6, NULL, "X", "... by the wall clock" },
   { OPT_RATE, "rate", IS_REAL, ON_PRETRAIN, 1e-9, 10, NULL, "X",
-    "learning rate; default: the paper's for S to XL (Table 5), 0.005 for tiny and small-cpu, "
-    "0.003 for medium-cpu, 0.001 for these with BERT" },
+    "learning rate; default, as for --batch: the paper's for S to XL (Table 5), 0.005 for tiny and "
+    "small-cpu, 0.003 for medium-cpu, 0.001 for these with BERT" },
   { OPT_RATE, "rate", IS_REAL, ON_FINETUNE, 1e-9, 10, "0.0003", "X",
     "learning rate, about a tenth of pre-training's as the paper advises" },
   { OPT_SCHEDULE, "schedule", IS_WORD, ON_PRETRAIN, 0, 0, "cosine", "cosine|constant|linear",

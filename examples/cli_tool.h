@@ -1068,7 +1068,18 @@ static const uint16_t *draw_mask(const tool *t, igpt_rng *rng, uint8_t *mask, ui
   return NULL;
 }
 
-/* --model with its palette, which --out must leave as it is. */
+/* What only BERT models have a use for: AR models have no masks, and one vote. The options of a
+   resumed run are its own. */
+static void check_bert_options(const tool *t)
+{
+  if (t->config.objective == IGPT_BERT || given(&t->o, OPT_RESUME)) return;
+  if (given(&t->o, OPT_ROUNDS))
+    die("--rounds is %d, and belongs to BERT models: this one is AR", whole(&t->o, OPT_ROUNDS));
+  if (given(&t->o, OPT_VOTES) && whole(&t->o, OPT_VOTES) > 1)
+    die("--votes is %d, and belongs to BERT models: this one is AR", whole(&t->o, OPT_VOTES));
+}
+
+/* --model with its palette. */
 static void open_model(tool *t)
 {
   const char *path = text(&t->o, OPT_MODEL), *out = text(&t->o, OPT_OUT);
@@ -1083,6 +1094,7 @@ static void open_model(tool *t)
   if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))
     die("%s: the objective is %s, and --objective is %s", path, objective_name(t->config.objective),
         text(&t->o, OPT_OBJECTIVE));
+  check_bert_options(t);
   settle_mask(t, path);
   t->held = model_note(path, SEED_NOTE);
 }

@@ -168,6 +168,19 @@ static const struct recipe { const char *preset; int batch; double ar, bert;
                {"M", 128, 0.003, 0.003},        {"L", 128, 0.001, 0.001},
                {"XL", 64, 0.0003, 0.0003}};
 
+/* That of the preset with the model's layers and width, or where none has these, of --preset. */
+static const struct recipe *find_recipe(const tool *t)
+{
+  size_t i;
+  for (i = 0; i < COUNT_OF(recipes); i++) {
+    igpt_config c;
+    memset(&c, 0, sizeof c);
+    need(igpt_config_preset(&c, recipes[i].preset), "--preset");
+    if (c.layers == t->config.layers && c.width == t->config.width) return &recipes[i];
+  }
+  return &recipes[whole(&t->o, OPT_PRESET)];
+}
+
 /* The shape that --preset, --layers, --heads, --width, --side, --colours, --objective ask for. */
 static igpt_config asked_config(const tool *t)
 {
@@ -321,7 +334,7 @@ static void open_pretraining(tool *t, pictures *train_set, pictures *val, datase
 
 static void run_pretrain(tool *t)
 {
-  const struct recipe *recipe = &recipes[whole(&t->o, OPT_PRESET)];
+  const struct recipe *recipe;
   pictures train_set, val;
   char title[200];
   run r;
@@ -330,6 +343,7 @@ static void run_pretrain(tool *t)
   check_run(t);
   if (!given(&t->o, OPT_STEPS) && !given(&t->o, OPT_EPOCHS)) settle(t, OPT_MINUTES, "60");
   open_pretraining(t, &train_set, &val, &r.augment);
+  recipe = find_recipe(t);
   settle(t, OPT_RATE, "%g", t->config.objective == IGPT_BERT ? recipe->bert : recipe->ar);
   settle(t, OPT_BATCH, "%d", recipe->batch);
   snprintf(title, sizeof title, "%s, %d layers of %d, %.*s", objective_name(t->config.objective),
@@ -579,6 +593,11 @@ static void run_sample(tool *t)
         text(&t->o, OPT_MODEL));
   if (keep && nearest)
     die("--nearest is for whole pictures: --keep is %g, and must be 0", real(&t->o, OPT_KEEP));
+  if (keep == 0 && given(&t->o, OPT_SPLIT))
+    die("--split is '%s', and with --keep 0 there is nothing to complete", text(&t->o, OPT_SPLIT));
+  if (keep == 0 && given(&t->o, OPT_DATA) && !nearest)
+    die("--data is '%s', and with --keep 0 there is nothing to complete: --nearest compares with "
+        "it", text(&t->o, OPT_DATA));
   if (nearest) check_size(t, 2 * count, 2 * least(count, PAIRS), 0);
   else if (keep == 0) check_size(t, count, square(count), 0);
   open_session(t, whole(&t->o, OPT_BATCH), 0, 1);

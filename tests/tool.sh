@@ -447,6 +447,30 @@ refuses "other colours" "ar.safetensors 16 --colours 8" pretrain $drawn $ar --co
 refuses "another palette of the same size" "ar.safetensors p.npy other.npy" \
   eval $ar $data --palette other.npy
 refuses "completions of nothing" "--completions 3 --keep" sample $ar --keep 0 --completions 3
+refuses "a split of nothing" "--split train --keep" sample $ar --keep 0 --split train
+refuses "... with the nearest pictures, too" "--split train --keep" sample $ar --keep 0 --nearest \
+  $drawn --split train
+refuses "pictures for nothing" "--data shapes:300 --keep --nearest" sample $ar --keep 0 $drawn
+refuses "an AR model in rounds" "--rounds 3 AR" sample $ar $drawn --rounds 3
+for verb in "probe $ar" "classify --model fine.safetensors" "finetune $ar --steps 1"; do
+  refuses "votes of an AR model: ${verb%% *}" "--votes 3 AR" $verb $data --votes 3
+done
+runs "... but for the one that it has" classify --model fine.safetensors $data --votes 1
+{ printf '\223NUMPY\001\000v\000'
+  printf '%-117s\n' "{'descr': '<u2', 'fortran_order': False, 'shape': (40, 64), }"
+  head -c 5120 /dev/zero; } >tokens.npy
+begun="--side 8 --layers 1 --width 8 --batch 4 --steps 1 --eval-count 5 --pixels 4000"
+refuses "k-means on tokens" "--pixels 4000 tokens.npy" pretrain --data tokens.npy --colours 4 $begun
+refuses "k-means beside a model's colours" "--pixels 4000 --model" pretrain $drawn $ar --pixels 4000 \
+  --steps 1
+runs "pretrain: k-means beside a palette" pretrain $drawn --palette p.npy $begun \
+  --out k.safetensors
+holds "... is said to be none" lines err 1 "^--pixels is 4000.* 'p.npy'"
+"$tool" pretrain --data shapes:30 --preset tiny --side 2 --colours 4 --steps 1 --out k.safetensors \
+  >out 2>err
+runs "pretrain: the defaults of a model" pretrain --data shapes:30 --model k.safetensors --steps 1 \
+  --preset medium-cpu --layers 4 --width 64 --out l.safetensors
+holds "... are those of its shape" contains out "batch 4 .* rate 0.005$"
 runs "a little of the picture is a row" sample $ar $drawn --keep 0.01 --count 2 --completions 3 \
   --out k.png
 holds "... and not nothing" contains out "6 pictures"
