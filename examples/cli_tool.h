@@ -196,9 +196,34 @@ static char *join(const char *folder, const char *name)
   return made;
 }
 
+/* What is read must not be replaced by `result`, which is --out or goes beside it. A resumed run
+   goes on in its own files, and may read them. */
+static void spare_inputs(const tool *t, const char *result)
+{
+  static const struct { option_id id; const char *name, *inside; } inputs[] = {
+    { OPT_MODEL, "model", "model.safetensors" },
+    { OPT_PALETTE, "palette", "preprocessor_config.json" },
+    { OPT_DATA, "data", "" },
+    { OPT_SHOW, "show", "" }
+  };
+  const char *out = text(&t->o, OPT_OUT);
+  size_t i;
+  for (i = 0; i < COUNT_OF(inputs) && !given(&t->o, OPT_RESUME); i++) {
+    const char *path = text(&t->o, inputs[i].id);
+    char *inside = path && is_folder(path) ? join(path, inputs[i].inside) : NULL;
+    if (path && same_file(result, inside ? inside : path)) {
+      if (!strcmp(result, out))
+        die("--%s is '%s', which would be written over: --out is '%s'", inputs[i].name, path, out);
+      die("--%s is '%s', which would be written over: --out is '%s', and '%s' goes beside it",
+          inputs[i].name, path, out, result);
+    }
+    free(inside);
+  }
+}
+
 /* Says before an hour of work, not after it, that the result cannot be written. Files are replaced
    by new ones, which would be the end of a device. */
-static void check_output(const char *path)
+static void check_output(const tool *t, const char *path)
 {
   const char *slash = strrchr(path, '/');
   char folder[1000] = ".";
@@ -209,6 +234,7 @@ static void check_output(const char *path)
     die("--out: '%s' is not a plain file", path);
   if (!is_folder(folder)) die("--out: of '%s' there is no folder '%s'", path, folder);
   if (access(folder, W_OK)) die("--out: of '%s' folder '%s': %s", path, folder, strerror(errno));
+  spare_inputs(t, path);
 }
 
 /* ---- JSON: as much as two configuration files need ------------------------------------------ */
@@ -1082,13 +1108,8 @@ static void check_bert_options(const tool *t)
 /* --model with its palette. */
 static void open_model(tool *t)
 {
-  const char *path = text(&t->o, OPT_MODEL), *out = text(&t->o, OPT_OUT);
-  char *inside;
+  const char *path = text(&t->o, OPT_MODEL);
   if (!path) die("%s needs --model: see 'igpt %s --help'", t->o.verb->name, t->o.verb->name);
-  inside = model_file(path);
-  if (out && !given(&t->o, OPT_HF) && same_file(out, inside))
-    die("--out is '%s', which is the model itself", out);
-  free(inside);
   load_model(t, path, 0);
   find_palette(t, path);
   if (given(&t->o, OPT_OBJECTIVE) && (int)t->config.objective != whole(&t->o, OPT_OBJECTIVE))

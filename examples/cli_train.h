@@ -508,10 +508,21 @@ static void restore_options(tool *t)
   }
 }
 
+/* Where "NAME.STEP.safetensors", as --snapshots calls a model, goes on after NAME; null: no such
+   name. */
+static const char *snapshot_end(const char *path)
+{
+  const char *end = strrchr(path, '.');
+  if (!end || strcmp(end, ".safetensors") != 0) return NULL;
+  while (end > path && end[-1] >= '0' && end[-1] <= '9') end--;
+  return *end != '.' && end > path && end[-1] == '.' ? end - 1 : NULL;
+}
+
 /* Before anything is read: the length, and outputs that have names of their own. */
 static void check_run(const tool *t)
 {
   static const char *const taken[] = { ".checkpoint", ".csv", ".svg" };
+  static const option_id models[] = { OPT_MODEL, OPT_PALETTE };
   const char *out = text(&t->o, OPT_OUT);
   size_t i;
   if (given(&t->o, OPT_EPOCHS) + given(&t->o, OPT_STEPS) + given(&t->o, OPT_MINUTES) > 1)
@@ -520,10 +531,16 @@ static void check_run(const tool *t)
     if (ends_with(out, taken[i]))
       die("--out is '%s', and a file of that name goes beside the model, for the %s", out,
           taken[i] + 1);
-  check_output(out);
+  check_output(t, out);
   for (i = 0; i < COUNT_OF(taken); i++) {
     char *other = beside(out, taken[i]);
-    check_output(other);
+    check_output(t, other);
+    free(other);
+  }
+  for (i = 0; i < COUNT_OF(models) && given(&t->o, OPT_SNAPSHOTS); i++) {
+    const char *path = text(&t->o, models[i]), *end = path ? snapshot_end(path) : NULL;
+    char *other = beside(out, end ? end : "");
+    if (end) spare_inputs(t, other);
     free(other);
   }
 }

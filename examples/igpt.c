@@ -96,14 +96,11 @@ static void run_palette(tool *t)
   image photo = { 0 };
   size_t shown, T;
   int i, converged;
-  check_output(out);
+  check_output(t, out);
   if (!strcmp(strip, out))
     die("--out is '%s', and the picture of the colours has that name: call the palette .npy", out);
-  if (show && (same_file(show, out) || same_file(show, strip) || same_file(show, both)))
-    die("--show is '%s', which would be written over: %s, %s and %s are results", show, out, strip,
-        both);
-  check_output(strip);
-  if (show) check_output(both);
+  check_output(t, strip);
+  if (show) check_output(t, both);
   if (show) need_file(image_load(&photo, show, file_error, sizeof file_error));
   if (show) check_photo(&photo, show);
   t->config.rows = t->config.columns = whole(&t->o, OPT_SIDE);
@@ -580,7 +577,7 @@ static void run_sample(tool *t)
   uint16_t *tokens;
   double began;
   int keep;
-  check_output(out);
+  check_output(t, out);
   open_model(t);
   need_palette(t);
   T = tokens_of(t);
@@ -1017,8 +1014,8 @@ static void run_features(tool *t)
   float *features;
   pictures p;
   size_t count;
-  check_output(out);
-  check_output(labels);
+  check_output(t, out);
+  check_output(t, labels);
   open_looking(t, &p, 0);
   layers = need_memory((size_t)t->config.layers + 3, sizeof *layers);
   count = asked_layers(t, layers, 0);
@@ -1417,7 +1414,7 @@ static void run_score(tool *t)
   size_t i;
   if (!strcmp(csv, out))
     die("--out is '%s', and the table has that name: call the picture .png", out);
-  check_output(csv);
+  check_output(t, csv);
   open_model(t);
   t->o.value[OPT_COUNT].whole = 0;                          /* all pictures are ranked */
   read_pictures(t, &p, asked_split(t), 0, DATASET_PLAIN);
@@ -1455,7 +1452,7 @@ static void run_map(tool *t)
   float *nats;
   char **captions;
   size_t T, across, i, j;
-  check_output(out);
+  check_output(t, out);
   if (given(&t->o, OPT_SCORE)) {
     run_score(t);
     return;
@@ -1691,6 +1688,9 @@ static void export_hf(tool *t, const char *folder)
   if (same_file(weights, inside))
     die("--hf is '%s', whose model.safetensors is the model itself, which would lose a head",
         folder);
+  if (given(&t->o, OPT_PALETTE) && same_file(weights, text(&t->o, OPT_PALETTE)))
+    die("--palette is '%s', which would be written over: --hf is '%s'", text(&t->o, OPT_PALETTE),
+        folder);
   if (!is_folder(folder) && mkdir(folder, 0777))
     die("--hf is '%s', which cannot be made: %s", folder, strerror(errno));
   job.model = t->model;
@@ -1714,7 +1714,7 @@ static void run_export(tool *t)
     die("--out is '%s', and --hf is '%s': give one of them", text(&t->o, OPT_OUT), folder);
   if (!folder && given(&t->o, OPT_HEAD))
     die("--head is '%s', and belongs to --hf, which is not given", text(&t->o, OPT_HEAD));
-  if (!folder) check_output(out);
+  if (!folder) check_output(t, out);
   open_model(t);
   notes[0].key = CLASSES_NOTE;
   notes[0].value = model_note(text(&t->o, OPT_MODEL), CLASSES_NOTE);

@@ -501,6 +501,39 @@ cp ar.safetensors whole.safetensors
 refuses "a model exported to itself" "--out whole.safetensors" export whole.safetensors \
   --out whole.safetensors
 holds "... stays whole" cmp -s ar.safetensors whole.safetensors
+for at in model.safetensors run.checkpoint kept.2.safetensors; do cp ar.safetensors $at; done
+refuses "a model trained further over itself" "--model model.safetensors --out" pretrain $drawn \
+  --model model.safetensors --batch 4 --steps 1
+refuses "... over the one that lends its palette" "--palette model.safetensors --out" \
+  pretrain $drawn --palette model.safetensors --side 8 --layers 1 --width 8 --batch 4 --steps 1
+refuses "... a checkpoint over itself" "--model run.checkpoint run.safetensors" pretrain $drawn \
+  --model run.checkpoint --batch 4 --steps 1 --out run.safetensors
+refuses "... a model on the way over it" "--model kept.2.safetensors kept.safetensors" \
+  pretrain $drawn --model kept.2.safetensors --batch 4 --steps 2 --snapshots --out kept.safetensors
+holds "... which all stay" sh -c 'for at in model.safetensors run.checkpoint kept.2.safetensors; do
+  cmp -s ar.safetensors $at || exit 1; done'
+runs "resume: reads its own model" pretrain $drawn --palette kept.safetensors --snapshots \
+  --resume kept.checkpoint
+cp s.png read.png
+cp tokens.npy read.labels.npy
+cp tokens.npy read.npy
+refuses "a map over its picture" "--data read.png --out" map $ar --data read.png --out ./read.png
+refuses "samples over their picture" "--data read.png --out" sample $ar --data read.png \
+  --out read.png
+refuses "a palette's strip over the picture" "--data read.png --out.is.'read.npy'" palette \
+  --data read.png --out read.npy
+refuses "features over their tokens" "--data read.npy --out" features $ar --data read.npy \
+  --out read.npy
+refuses "... labels over them" "--data read.labels.npy --out" features $ar --data read.labels.npy \
+  --out read.npy
+refuses "a map over its palette" "--palette read.npy --out" map $ar $data --palette read.npy \
+  --out read.npy
+holds "... which all stay" sh -c 'cmp -s s.png read.png && cmp -s tokens.npy read.npy &&
+  cmp -s tokens.npy read.labels.npy'
+mkdir lent.hf
+cp ar.safetensors lent.hf/model.safetensors
+refuses "an export over its palette" "--palette lent.hf --hf" export ar.safetensors --hf lent.hf \
+  --palette lent.hf/model.safetensors
 refuses "an export of nothing" "--model" export --out nothing.safetensors
 mkdir own.hf
 cp ar.safetensors own.hf/model.safetensors
@@ -542,6 +575,8 @@ refuses "resume: a model that holds out others" "tuned.checkpoint seed.3, --mode
 refuses "resume: a model of other colours" "tuned.checkpoint colour p.npy --model" $tune \
   --model k.safetensors --resume tuned.checkpoint
 runs "resume: the model" $tune --model seed.safetensors --resume tuned.checkpoint
+runs "... or the one that the run has made" $tune --model tuned.safetensors \
+  --resume tuned.checkpoint
 mkfifo pipe.png
 refuses "a result that is no file" "--out pipe.png" map $ar $data --out pipe.png
 mkdir taken.checkpoint
