@@ -127,9 +127,14 @@ static const option option_table[] = {
     "part of a set that has one, else all pictures (training holds out a tenth of those as test)" },
   { OPT_COUNT, "count", IS_WHOLE, ON_DATA & ~(ON_SAMPLE | ON_MAP), 1, MOST, NULL, "N",
     "read at most N pictures of each split; default: all" },
-  { OPT_COUNT, "count", IS_WHOLE, ON_SAMPLE | ON_MAP, 1, 10000, "8", "N",
-    "how many pictures, if there are so many; map --score: how many of each end are drawn" },
-  { OPT_SIDE, "side", IS_WHOLE, ON_PALETTE | ON_PRETRAIN | ON_PLAN, 1, 1024, "32", "N",
+  { OPT_COUNT, "count", IS_WHOLE, ON_SAMPLE, 1, 10000, "8", "N",
+    "how many pictures; of a set with fewer the default takes all, and a number that is typed is "
+    "an error" },
+  { OPT_COUNT, "count", IS_WHOLE, ON_MAP, 1, 10000, "8", "N",
+    "how many pictures, if there are so many; --score: how many of each end are drawn" },
+  { OPT_SIDE, "side", IS_WHOLE, ON_PALETTE, 1, 1024, "32", "N",
+    "pictures become N x N: the shorter side is resized to N by area, then cropped" },
+  { OPT_SIDE, "side", IS_WHOLE, ON_PRETRAIN | ON_PLAN, 1, 1024, "32", "N",
     "pictures become N x N: the shorter side is resized to N by area, then cropped; of preset XL: "
     "64" },
   { OPT_SIDE, "side", IS_WHOLE, ON_MODEL | ON_FILE, 1, 1024, NULL, "N",
@@ -174,7 +179,11 @@ static const option option_table[] = {
     "what BERT hides of a picture, 15 % of it: pixels one by one, as in the paper; squares of "
     "K x K, as many as hide that much; or patches of K x K, which change places with each other "
     "instead of being hidden, and the model tells what belongs there; default: pixel" },
-  { OPT_MASK, "mask", IS_TEXT, ON_MASKED & ~ON_PRETRAIN, 0, 0, NULL, "pixel|block:K|jigsaw:K|none",
+  { OPT_MASK, "mask", IS_TEXT, ON_EVAL, 0, 0, NULL, "pixel|block:K|jigsaw:K",
+    "BERT models: what is hidden of a picture (see pretrain --help); default: what the model was "
+    "trained with" },
+  { OPT_MASK, "mask", IS_TEXT, ON_MASKED & ~(ON_PRETRAIN | ON_EVAL), 0, 0, NULL,
+    "pixel|block:K|jigsaw:K|none",
     "BERT models: what is hidden of a picture (see pretrain --help), or nothing; default: what the "
     "model was trained with" },
   { OPT_PRESET, "preset", IS_WORD, ON_PRETRAIN | ON_PLAN, 0, 0, "small-cpu",
@@ -310,8 +319,8 @@ static const option option_table[] = {
     "palette" },
   { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PALETTE, 1, 1000000, "100", "N",
     "most rounds of k-means, which ends when no colour moves" },
-  { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PROBE, 1, 1000000, "1000", "N",
-    "most iterations of L-BFGS, or epochs of SGD" },
+  { OPT_ITERATIONS, "iterations", IS_WHOLE, ON_PROBE, 1, 1000000, NULL, "N",
+    "most iterations of L-BFGS (default: 1000), or epochs of SGD (default: 30)" },
 
   /* everywhere */
   { OPT_SEED, "seed", IS_WHOLE, ON_DATA, 0, 9007199254740992.0, "0", "N",

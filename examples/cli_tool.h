@@ -1012,7 +1012,7 @@ static void read_mask(tool *t, const char *typed, const char *where)
     return;
   }
   die("%s is '%s', and must be pixel, block:K or jigsaw:K%s, K from 1 to 32768", where, typed,
-      t->o.verb->bit & ON_PRETRAIN ? "" : ", or none");
+      t->o.verb->bit & (ON_PRETRAIN | ON_EVAL) ? "" : ", or none");
 }
 
 /* The note `key` in the model or checkpoint `from`, from malloc; null if there is none. */

@@ -748,7 +748,7 @@ static igpt_probe *fit_probe(const tool *t, const probe_data *d, const float *x,
   desc.inverse_l2 = real(&t->o, OPT_INVERSE_L2);
   desc.standardise = whole(&t->o, OPT_STANDARDISE);
   desc.max_iterations = whole(&t->o, OPT_ITERATIONS);
-  desc.epochs = given(&t->o, OPT_ITERATIONS) ? whole(&t->o, OPT_ITERATIONS) : 0;
+  desc.epochs = whole(&t->o, OPT_ITERATIONS);
   desc.seed = seed_of(t);
   desc.isa = (igpt_isa)whole(&t->o, OPT_ISA);
   desc.runner = t->runner;

@@ -64,6 +64,20 @@ for verb in palette pretrain eval sample probe finetune classify features map pl
   "$tool" $verb --help >out 2>err && grep -q "^  igpt $verb " out && [ ! -s err ] || all=0
 done
 holds "help of every verb, with an example" test $all = 1
+# says VERB WORD...: its help, whose lines are one here
+says() {
+  verb=$1; shift
+  "$tool" $verb --help | tr -s ' \n' ' ' >out
+  echo >>out
+  contains out "$@"
+}
+holds "help: iterations of L-BFGS, and of SGD" says probe "(default: 1000)" "(default: 30)"
+holds "help: eval hides something" says eval "--mask pixel|block:K|jigsaw:K BERT"
+holds "... and features may not" says features "--mask pixel|block:K|jigsaw:K|none BERT"
+holds "help: how many pictures sample takes" says sample "with fewer the default takes all"
+holds "... and map" says map "--count N how many pictures, if there are so many"
+"$tool" palette --help >out
+holds "help: palettes have no presets" lines out 0 "preset|XL"
 
 # ---- the whole path, auto-regressive and BERT ----------------------------------------------------
 
@@ -167,6 +181,7 @@ refuses "resume: another mask" "jigsaw.checkpoint --mask.is.jigsaw:4 block:2" pr
 for mask in block block: block:0 jigsaw:x block:2x pixels; do
   refuses "no such mask: $mask" "--mask $mask block:K" pretrain $drawn --objective bert --mask $mask
 done
+refuses "no such mask of eval" "--mask pixels jigsaw:K,.K" eval $bert $data --mask pixels
 refuses "a mask for an AR model" "--mask AR" eval $ar $data --mask pixel
 refuses "a jigsaw that does not fit" "jigsaw:3 8" eval $bert $data --mask jigsaw:3
 refuses "nats of nothing" "--mask none" eval $bert $data --mask none
