@@ -602,8 +602,8 @@ static void time_left(char *words, size_t room, const run *r)
 static int take_step(run *r)
 {
   tool *t = r->t;
-  const igpt_batch batch = next_batch(r);
   const double began = now(), rate = rate_now(r);
+  const igpt_batch batch = next_batch(r);
   double speed;
   igpt_losses losses;
   igpt_adam_desc adam;

@@ -103,6 +103,10 @@ check "pretrain: by the clock" small pretrain --minutes 0.02 --out clock.safeten
 check "pretrain: augmented, linear, from given weights" small pretrain $ar --steps 3 \
   --augment cifar --schedule linear --out more.safetensors
 check "pretrain: random crops" small pretrain --steps 3 --augment crop --out more.safetensors
+runs "pretrain: crops that take longer than the steps" pretrain $drawn --side 2 --colours 300 \
+  --layers 1 --width 2 --augment crop --batch 256 --steps 20 --eval-count 1 --evaluations 1 \
+  --workers 1 --out crops.safetensors
+holds "... are a part of tokens/s" awk -F, 'END { exit !(20 * 256 * 4 / $4 > 0.6 * $5) }' crops.csv
 
 runs "eval" eval $ar $data
 runs "eval: BERT" eval $bert $data
