@@ -647,6 +647,13 @@ rm build/data/cifar-10-batches-bin/data_batch_3.bin
 refuses "... without one of its files" "data_batch_3.bin missing" eval $ar
 rm -r build
 
+# the command of a table's head, "command: `build/igpt VERB ...` with", and the options of a row
+sed -n '/^|.*command: `/{s/.*command: `build.igpt \([^`]*\)`.*/\1/;h;}
+  /^|[^`]*| `--/{s/[^`]*`\([^`]*\)`.*/\1 --help/;G;s/\(.*\)\n\(.*\)/\2 \1/p;}' \
+  "$root/examples/models/README.md" >rows
+: >err
+while read -r row; do "$tool" $row >out 2>>err; done <rows
+holds "the cards' rows are commands as they stand" test "$(grep -c eval rows)" = 8 -a ! -s err
 holds "README.md calls the tool where it is" test "$(grep -c '^igpt ' "$root/README.md")" = 0
 
 # outputs stay as they were
