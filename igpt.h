@@ -10713,7 +10713,8 @@ static igpt_result igpt__probe_factor(igpt__fit *fit)
       fit->side = 0;
       return IGPT_OK;
     }
-    fit->size[i] = own > 0 ? (float)sqrt(own) : 1;
+    fit->size[i] = (float)sqrt(own);
+    if (!(fit->size[i] > 0)) fit->size[i] = 1;     /* a feature of zeros, and hardly any decay */
     for (j = 0; j < i; j++)
       row[j] = (float)((double)row[j] / (double)fit->count /
                        ((double)fit->size[i] * (double)fit->size[j]));

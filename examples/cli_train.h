@@ -551,7 +551,7 @@ static void resume(run *r)
   const char *path = text(&r->t->o, OPT_RESUME), *held = seed_note(r->t).value;
   const double micro = r->at.user[1];
   char *own = model_note(path, SEED_NOTE);
-  if (own && strcmp(own, held) != 0)
+  if (own && held && strcmp(own, held) != 0)
     die("%s: the run's pictures are held out by the seed %s, and those of --model by %s: give the "
         "run's own model", path, own, held);
   free(own);

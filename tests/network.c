@@ -2035,6 +2035,9 @@ TEST(bad_calls)
   CHECK_INT(igpt_decode_begin(NULL, NULL, 0, 1), IGPT_BAD_ARGUMENT);
   CHECK_FAILS(igpt_decode_begin(s, NULL, 2, 1), IGPT_BAD_ARGUMENT, "prefix", NULL);
   CHECK_FAILS(igpt_decode_begin(s, NULL, 0, 3), IGPT_BAD_ARGUMENT, "count 3", NULL);
+  tokens[1] = V;
+  CHECK_FAILS(igpt_decode_begin(s, tokens, 1, 2), IGPT_BAD_ARGUMENT, "prefix[1] is 16", NULL);
+  tokens[1] = 0;
   CHECK_FAILS(igpt_decode(s, out, NULL), IGPT_BAD_ARGUMENT, "begin", NULL);
   CHECK_INT(igpt_decode(NULL, out, NULL), IGPT_BAD_ARGUMENT);
   CHECK_INT(igpt_decode_begin(s, NULL, 0, 2), IGPT_OK);

@@ -144,6 +144,14 @@ TEST(tangled_features)
   igpt_probe_destroy(probe);
   CHECK(other.converged && other.iterations <= 20);
   CHECK_NEAR(other.objective, quick.objective, 1e-5);
+  for (i = 0; i < N * D; i++) x[i] = i % D == 5 ? 0 : x[i] * 1e-25f;
+  desc.standardise = 0;           /* a feature of zeros, and hardly any decay */
+  desc.inverse_l2 = 1e100;
+  desc.max_iterations = 30;
+  CHECK_INT(igpt_probe_fit(&probe, &other, x, labels, N, D, &desc), IGPT_OK);
+  CHECK(other.objective < 0.3);   /* 0.285; without M 0.541 */
+  CHECK_NEAR(igpt_probe_weights(probe, NULL, NULL)[5], 0, 0);
+  igpt_probe_destroy(probe);
   part_free(x);
 }
 
