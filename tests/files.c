@@ -1339,6 +1339,7 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
       igpt_source source;
       igpt_model *model;
       run a, b;
+      float logits[4];
       size_t i, P;
       desc.config.objective = (igpt_objective)objective;
       desc.config.classes = classes;
@@ -1354,7 +1355,9 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
       b.session->gradient[1] = 3;               /* left behind by a call that was cancelled */
       memset(&back, 0x55, sizeof back);
       source = paper_source(&file);
+      if (!objective) CHECK_INT(igpt_decode_begin(b.session, NULL, 0, 1), IGPT_OK);
       CHECK_INT(igpt_checkpoint_read(b.session, b.model, &back, &source), IGPT_OK);
+      CHECK_INT(igpt_decode(b.session, logits, NULL), IGPT_BAD_ARGUMENT);     /* begun before */
       CHECK(same_run(&a, &b));
       CHECK(memcmp(&progress, &back, sizeof back) == 0);
       CHECK(memcmp(&a.model->palette, &b.model->palette, sizeof a.model->palette) == 0);
@@ -1378,6 +1381,12 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
       /* but a model is no checkpoint */
       source = paper_source(&plain);
       CHECK_INT(igpt_checkpoint_read(a.session, a.model, NULL, &source), IGPT_MISMATCH);
+
+      /* a model counts its steps in whatever session they are taken */
+      igpt_session_destroy(a.session);
+      CHECK_INT(igpt_session_create(&a.session, a.model, igpt_session_resolved(b.session)), IGPT_OK);
+      run_steps(&a, 3, 2);
+      CHECK(a.session->steps == 2 && a.model->step == 3 + 2);
       run_close(&a);
       run_close(&b);
       paper_clear(&file);

@@ -453,6 +453,50 @@ TEST(precisions)
   free(tokens);
 }
 
+/* A picture with a colour whose vector is spoiled, behind one without it */
+TEST(features_of_a_broken_colour)
+{
+  enum { T = 9, V = 5, C = 16 };
+  const igpt_config config = config_of(1, 1, C, 3, 3, V);
+  static const int layers[] = { 0, 1 };
+  igpt_model *model = model_random(&config, 4);
+  igpt_session *session = session_of(model, 2, 0);
+  uint16_t tokens[2 * T];
+  float features[2 * 2 * C];
+  igpt_batch batch = batch_of(tokens, 2);
+  igpt_tensor colours;
+  size_t i;
+  for (i = 0; i < 2 * T; i++) tokens[i] = (uint16_t)(i % 3);
+  CHECK_INT(igpt_model_tensor(model, &colours, "transformer.wte.weight"), IGPT_OK);
+  colours.data[3 * C] = HUGE_VALF;
+  CHECK_INT(igpt_features(session, features, &batch, layers, 2), IGPT_OK);
+  tokens[T + 2] = 3;
+  CHECK_INT(igpt_features(session, features, &batch, layers, 2), IGPT_NOT_FINITE);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
+/* Of equal logits the first class is the one that is guessed. */
+TEST(classes_that_tie)
+{
+  igpt_config config = config_of(1, 1, 16, 3, 3, 5);
+  static const int32_t labels[3] = { 0, 0, 3 };
+  uint16_t tokens[3 * 9];
+  igpt_batch batch = batch_of(tokens, 3);
+  igpt_losses losses;
+  igpt_model *model;
+  igpt_session *session;
+  memset(tokens, 0, sizeof tokens);
+  config.classes = 4;
+  batch.labels = labels;
+  model = model_official(&config, 3);
+  session = session_of(model, 3, 1);
+  CHECK_INT(igpt_backward(session, &losses, &batch, NULL), IGPT_OK);
+  CHECK_INT(losses.correct, 2);
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+}
+
 /* Copies of weights are those of the present, whoever trains the model, and whoever writes to it:
    each call by itself gives what a new session gives. */
 TEST(fresh_copies)
@@ -847,6 +891,9 @@ TEST(masks)
   CHECK_NEAR((double)hidden / N, 0.15, 0.004);
   igpt_mask_random(&a, same, N, 0.15f);       /* the stream goes on */
   CHECK(!same_bits(mask, same, N));
+  b = a;
+  igpt_mask_random(&a, same, 1, igpt_rng_uniform(&b));       /* exactly as much is enough */
+  CHECK_INT(same[0], 1);
   igpt_mask_random(&a, same, N, 0.5f);
   for (hidden = 0, i = 0; i < N; i++) hidden += same[i];
   CHECK_NEAR((double)hidden / N, 0.5, 0.006);
@@ -854,7 +901,6 @@ TEST(masks)
   free(mask);
 }
 
-/* A BERT model fills what is hidden, leaves the rest, and does so the same in any batch. */
 /* Squares: as many pixels as asked for on the average, each as likely as any other, and nothing but
    squares. */
 TEST(masks_of_blocks)
@@ -918,7 +964,7 @@ TEST(masks_of_blocks)
 TEST(masks_of_jigsaws)
 {
   enum { ROWS = 8, COLUMNS = 12, T = ROWS * COLUMNS, SIDE = 4, PATCHES = 6 };
-  static const struct { float part; int masked; } parts[] = { { 0, 2 }, { 0.5f, 3 }, { 1, 6 } };
+  static const struct { float part; int masked; } parts[] = { { 0, 2 }, { 0.45f, 3 }, { 1, 6 } };
   igpt_rng rng = igpt_rng_seed(3, 3);
   uint16_t tokens[T], shown[T];
   uint8_t mask[T];
@@ -1011,6 +1057,86 @@ TEST(shown_pixels)
   igpt_model_destroy(model);
 }
 
+/* One picture filled in `rounds` passes, each keeping the most certain of its draws, and the first
+   ones of equals, so that a quarter of a cosine stays hidden. */
+static void fill_by_hand(igpt_session *s, uint16_t *tokens, const uint8_t *mask, size_t T, size_t V,
+                         const igpt_sample_desc *how, uint64_t picture)
+{
+  float *logits = floats_of(T * V);
+  double *certain = (double *)bytes_of(T * sizeof *certain);
+  uint16_t *drawn = (uint16_t *)bytes_of(T * sizeof *drawn);
+  uint8_t *hidden = (uint8_t *)bytes_of(T);
+  size_t total = 0, left, stay, i, v;
+  int round;
+  for (i = 0; i < T; i++) {
+    hidden[i] = mask[i];
+    total += mask[i];
+    if (mask[i]) tokens[i] = 0;
+  }
+  left = total;
+  for (round = 0; round < how->rounds; round++) {
+    igpt_batch batch = batch_of(tokens, 1);
+    batch.mask = hidden;
+    CHECK_INT(igpt_forward(s, logits, &batch), IGPT_OK);
+    for (i = 0; i < T; i++) {
+      float *z = logits + i * V, most = z[0];
+      igpt_rng rng = igpt_rng_seed(how->seed, picture);
+      double sum = 0;
+      for (v = 0; v < V; v++) most = z[v] > most ? z[v] : most;
+      for (v = 0; v < V; v++) sum += exp((double)z[v] - (double)most);
+      certain[i] = 1 / sum;
+      rng.index = (uint64_t)round * T + i;
+      drawn[i] = (uint16_t)igpt_draw(&rng, z, (int)V, how);
+    }
+    stay = (size_t)((double)total * cos(acos(0) * (round + 1) / how->rounds));
+    for (stay = round + 1 < how->rounds ? stay : 0; left > stay; left--) {
+      size_t best = T;
+      for (i = 0; i < T; i++)
+        if (hidden[i] && (best == T || certain[i] > certain[best])) best = i;
+      tokens[best] = drawn[best];
+      hidden[best] = 0;
+    }
+  }
+  free(hidden);
+  free(drawn);
+  free(certain);
+  free(logits);
+}
+
+TEST(filling_by_hand)
+{
+  enum { T = 20, V = 11, N = 5 };
+  igpt_config config = config_of(2, 2, 32, 4, 5, V);
+  uint16_t *tokens = tokens_of(N * T, V, 6), a[N * T], b[N * T];
+  uint8_t mask[N * T];
+  igpt_sample_desc how;
+  igpt_rng rng = igpt_rng_seed(9, 9);
+  int fresh;
+  size_t n;
+  config.objective = IGPT_BERT;
+  igpt_mask_random(&rng, mask, sizeof mask, 0.8f);
+  memset(&how, 0, sizeof how);
+  how.seed = 5;
+  how.first = 3;
+  how.temperature = 0.7f;
+  for (fresh = 0; fresh < 2; fresh++)         /* a fresh model is as certain of all positions */
+    for (how.rounds = 1; how.rounds < 8; how.rounds += 2) {
+      igpt_model *model = fresh ? model_official(&config, 4) : model_random(&config, 4);
+      igpt_session *one = session_of(model, 1, 0), *three = session_of(model, 3, 0);
+      memcpy(a, tokens, sizeof a);
+      memcpy(b, tokens, sizeof b);
+      CHECK_INT(igpt_fill(three, a, mask, N, &how), IGPT_OK);
+      for (n = 0; n < N; n++)
+        fill_by_hand(one, b + n * T, mask + n * T, T, V, &how, how.first + n);
+      CHECK(same_bits(a, b, sizeof a));
+      igpt_session_destroy(three);
+      igpt_session_destroy(one);
+      igpt_model_destroy(model);
+    }
+  free(tokens);
+}
+
+/* A BERT model fills what is hidden, leaves the rest, and does so the same in any batch. */
 TEST(filling)
 {
   enum { T = 20, V = 11, N = 5 };
@@ -1542,6 +1668,9 @@ TEST(defaults)
   CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
   CHECK_INT(config.heads, 3);
   CHECK_INT(config.columns, 7);               /* columns = rows */
+  config = config_of(0, 0, 64, 0, 0, 0);
+  CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
+  CHECK_INT(config.heads, 2);
   config = config_of(0, 0, 40, 0, 0, 0);
   CHECK_INT(igpt_config_resolve(&config, NULL), IGPT_OK);
   CHECK_INT(config.heads, 1);
@@ -1625,6 +1754,12 @@ TEST(plan)
     CHECK_INT(igpt_config_preset(&config, published[i].name), IGPT_OK);
     CHECK_INT(config.heads, published[i].heads);
     if (published[i].side) config.rows = config.columns = published[i].side;
+    else {                                    /* the size stays, but XL has its own */
+      config.rows = config.columns = 16;
+      CHECK_INT(igpt_config_preset(&config, published[i].name), IGPT_OK);
+      CHECK_INT(config.rows, strcmp(published[i].name, "XL") ? 16 : 64);
+      if (config.rows == 16) config.rows = config.columns = 0;
+    }
     if (sizeof(size_t) < 8 && published[i].parameters > 200000000u) continue;
     plan = plan_of(&config, 1, 0);
     CHECK_INT(plan.parameters, published[i].parameters);
@@ -1714,6 +1849,8 @@ TEST(plan)
     CHECK(plan.train_flops >= 3 * plan.forward_flops - attention);
     CHECK(plan.train_flops <= 3 * matrices + 4 * attention);
     CHECK(plan.decode_flops >= matrices && plan.decode_flops <= matrices + attention);
+    config.objective = IGPT_BERT;             /* decodes nothing */
+    CHECK(plan_of(&config, 1, 0).decode_flops == 0);
   }
 }
 
@@ -2175,6 +2312,8 @@ int main(void)
   RUN(hidden_pixels);
   RUN(cached_is_full);
   RUN(precisions);
+  RUN(features_of_a_broken_colour);
+  RUN(classes_that_tie);
   RUN(fresh_copies);
   RUN(odd_weights);
   RUN(decoding_ends);
@@ -2185,6 +2324,7 @@ int main(void)
   RUN(masks_of_blocks);
   RUN(masks_of_jigsaws);
   RUN(shown_pixels);
+  RUN(filling_by_hand);
   RUN(filling);
   RUN(learning);
   RUN(all_reduce);

@@ -270,6 +270,13 @@ static void steps_close(steps *s)
   part_free(s->w.out);
 }
 
+static int all_zero(const float *x, size_t count)
+{
+  size_t i;
+  for (i = 0; i < count && x[i] == 0; i++) {}
+  return i == count;
+}
+
 /* A step of any rate is taken with numbers, or not at all. */
 TEST(absurd_rates)
 {
@@ -300,6 +307,7 @@ TEST(absurd_rates)
           CHECK_INT(result, IGPT_NOT_FINITE);
           CHECK(part_same(s.first.data, weights, s.P));
           CHECK(part_same(s.session->moment1, m, s.P) && part_same(s.session->moment2, v, s.P));
+          CHECK(all_zero(s.session->gradient, s.P));
         }
         CHECK(all_finite(s.first.data, s.P));
         CHECK(all_finite(s.session->moment1, s.P) && all_finite(s.session->moment2, s.P));

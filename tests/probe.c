@@ -391,7 +391,27 @@ TEST(sgd_comes_near)
     CHECK(report.objective <= best.objective * 1.0005);
     CHECK(best.objective < 1.3);            /* less than ln 5: there is something to be learnt */
     igpt_probe_destroy(probe);
+    desc.seed = 1;                          /* another order of rows */
+    CHECK_INT(igpt_probe_fit(&probe, &best, x, labels, N, D, &desc), IGPT_OK);
+    CHECK(best.objective != report.objective);
+    igpt_probe_destroy(probe);
   }
+}
+
+/* Of classes that are as likely the first one is guessed: nothing is known of features of zeros. */
+TEST(ties)
+{
+  float x[6 * 2] = { 0 };
+  static const int32_t labels[6] = { 0, 1, 2, 2, 1, 0 };
+  int32_t guessed[6];
+  igpt_probe_desc desc = { 0 };
+  igpt_probe *probe;
+  int i;
+  desc.no_intercept = 1;
+  CHECK_INT(igpt_probe_fit(&probe, NULL, x, labels, 6, 2, &desc), IGPT_OK);
+  CHECK_INT(igpt_probe_predict(probe, guessed, NULL, x, 6), IGPT_OK);
+  for (i = 0; i < 6; i++) CHECK_INT(guessed[i], 0);
+  igpt_probe_destroy(probe);
 }
 
 TEST(predict)
@@ -712,6 +732,7 @@ int main(void)
   RUN(wide_features);
   RUN(small_losses_are_exact);
   RUN(sgd_comes_near);
+  RUN(ties);
   RUN(predict);
   RUN(workers_change_nothing);
   RUN(cancelled);
