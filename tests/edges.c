@@ -510,7 +510,7 @@ static void stop_everywhere(igpt_objective objective, igpt_session_desc desc)
   int32_t labels[N] = { 0, 1, 1 };
   float out[N * T * T], first[N * T * T];
   igpt_rng rng = igpt_rng_seed(5, 6);
-  patience p = { 0, 0, 0 };
+  patience p = { 0, 0, 0, 0 };
   work w;
   size_t i, kind;
   for (i = 0; i < N * T; i++) given[i] = (uint16_t)igpt_rng_below(&rng, V);
@@ -536,6 +536,7 @@ static void stop_everywhere(igpt_objective objective, igpt_session_desc desc)
     p.asked = 0;
     p.enough = 1 << 30;
     CHECK_INT(works[kind].call(&w), IGPT_OK);
+    CHECK(p.last + 2 * p.leap >= 0.99 && p.leap * p.asked <= 12);      /* done in even steps */
     memcpy(first, out, sizeof out);
     memcpy(drawn, tokens, sizeof tokens);
     for (p.enough = 1; p.enough < 10000; p.enough += 1 + p.enough / TEST_AMOUNT(16, 2)) {

@@ -1378,6 +1378,13 @@ TEST(a_resumed_run_goes_on_with_the_same_bits)
       CHECK(paper_same(&plain, &from_checkpoint));
       igpt_model_destroy(model);
 
+      /* without a palette it leaves the one that is there */
+      a.model->palette.colours = 0;
+      CHECK_INT(write_checkpoint(&file, &a, NULL), IGPT_OK);
+      source = paper_source(&file);
+      CHECK_INT(igpt_checkpoint_read(b.session, b.model, NULL, &source), IGPT_OK);
+      CHECK(b.model->palette.colours > 0);
+
       /* but a model is no checkpoint */
       source = paper_source(&plain);
       CHECK_INT(igpt_checkpoint_read(a.session, a.model, NULL, &source), IGPT_MISMATCH);

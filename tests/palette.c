@@ -814,7 +814,10 @@ TEST(cancelled)
     desc.watch.user = &patient;
     result = igpt_palette_fit(&p, NULL, rgb, N, &desc);
     CHECK_INT(memory.held, 0);
-    if (result == IGPT_OK) break;
+    if (result == IGPT_OK) {
+      CHECK(patient.last >= 0.8);
+      break;
+    }
     CHECK_INT(result, IGPT_CANCELLED);
     CHECK(memcmp(&p, &q, sizeof p) == 0);
   }

@@ -209,17 +209,19 @@ static inline void hear(void *user, igpt_result result, const char *sentence)
   strncpy(h->text, sentence, sizeof h->text - 1);
 }
 
-/* A poll that says stop when it is asked for the `enough`-th time; what is done never goes back.
-   A new call begins with asked = 0. */
+/* A poll that says stop when it is asked for the `enough`-th time; what is done never goes back,
+   and its longest leap is kept. A new call begins with asked = 0. */
 typedef struct patience {
   int asked, enough;
-  double last;
+  double last, leap;
 } patience;
 
 static inline int poll_patience(void *user, double done)
 {
   patience *p = (patience *)user;
-  CHECK(done >= (p->asked ? p->last - 1e-9 : 0) && done <= 1);
+  const double before = p->asked ? p->last : 0;
+  CHECK(done >= before - 1e-9 && done <= 1);
+  p->leap = !p->asked || done - before > p->leap ? done - before : p->leap;
   p->last = done;
   return ++p->asked >= p->enough;
 }

@@ -517,6 +517,7 @@ TEST(cancelled)
       result = igpt_probe_fit(&probe, &report, plain_x, plain_labels, 150, 6, &desc);
       if (result == IGPT_OK) {
         CHECK(stop > 8);
+        CHECK(p.last > (method ? 0.95 : (report.iterations - 1.5) / 20));
         igpt_probe_destroy(probe);
         CHECK_INT(memory.held, 0);
         break;
