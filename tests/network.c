@@ -461,7 +461,7 @@ TEST(features_of_a_broken_colour)
   static const int layers[] = { 0, 1 };
   igpt_model *model = model_random(&config, 4);
   igpt_session *session = session_of(model, 2, 0);
-  uint16_t tokens[2 * T];
+  uint16_t tokens[2 * T] = { 0 };
   float features[2 * 2 * C];
   igpt_batch batch = batch_of(tokens, 2);
   igpt_tensor colours;
@@ -481,12 +481,11 @@ TEST(classes_that_tie)
 {
   igpt_config config = config_of(1, 1, 16, 3, 3, 5);
   static const int32_t labels[3] = { 0, 0, 3 };
-  uint16_t tokens[3 * 9];
+  uint16_t tokens[3 * 9] = { 0 };
   igpt_batch batch = batch_of(tokens, 3);
   igpt_losses losses;
   igpt_model *model;
   igpt_session *session;
-  memset(tokens, 0, sizeof tokens);
   config.classes = 4;
   batch.labels = labels;
   model = model_official(&config, 3);
