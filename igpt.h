@@ -745,7 +745,8 @@ typedef struct igpt_losses {
 /* Forward and backward. Adds the gradients of the loss SUMMED over the batch's pictures to what
    earlier calls left, and counts the pictures; igpt_step divides by the count. So micro-batches of
    any sizes accumulate to the gradient of one large batch. losses, desc may be null. A call that
-   ends with IGPT_NOT_FINITE (the loss) or IGPT_CANCELLED leaves gradients and count at zero. */
+   ends with IGPT_NOT_FINITE (the loss) or IGPT_CANCELLED leaves gradients and count at zero. An
+   infinite weight may spoil gradients of a loss that is finite: igpt_step refuses those. */
 IGPTDEF igpt_result igpt_backward(igpt_session *session, igpt_losses *losses,
                                   const igpt_batch *batch, const igpt_loss_desc *desc);
 

@@ -378,7 +378,9 @@ TEST(ends_of_ranges)
   CHECK_INT(igpt_attention_map(s, map, &batch, L - 1, 1), IGPT_OK);
   CHECK_SAYS(igpt_decode_begin(s, tokens, 0, 0), IGPT_BAD_ARGUMENT, "count 0");
   CHECK_SAYS(igpt_decode_begin(s, tokens, -1, 1), IGPT_BAD_ARGUMENT, "keep -1");
+  CHECK_INT(igpt_decode_begin(s, tokens, 0, 1), IGPT_OK);     /* which the next one ends */
   CHECK_SAYS(igpt_decode_begin(s, tokens, T, 1), IGPT_BAD_ARGUMENT, "keep 12");
+  CHECK_SAYS(igpt_decode(s, logits, NULL), IGPT_BAD_ARGUMENT, "igpt_decode_begin comes first");
   CHECK_INT(igpt_decode_begin(s, tokens, T - 1, 2), IGPT_OK);
   CHECK_SAYS(igpt_decode(s, NULL, tokens), IGPT_BAD_ARGUMENT, "logits is null");
   CHECK_INT(igpt_decode(s, logits, NULL), IGPT_OK);                   /* the last position */

@@ -1749,6 +1749,10 @@ TEST(a_failed_save_leaves_the_old_file)
   memset(path, 'x', 10000);
   path[10000] = 0;
   CHECK_INT(igpt_model_save(model, path), IGPT_BAD_ARGUMENT);
+  path[4092] = 0;                               /* with ".tmp" and a zero: one more than 4096 */
+  CHECK_INT(igpt_model_save(model, path), IGPT_BAD_ARGUMENT);
+  path[4091] = 0;
+  CHECK_INT(igpt_model_save(model, path), IGPT_WRITE_ERROR);    /* no system has such names */
 #if PART_PAGES                    /* Windows has no such paths */
   for (i = 0; i < 1000; i += 2) memcpy(path + i, "./", 2);
   strcpy(path + i, PATH);
@@ -1784,6 +1788,9 @@ TEST(a_failed_save_leaves_the_old_file)
     CHECK_INT(igpt_model_save(model, PATH), IGPT_OK);
     CHECK_INT(igpt_checkpoint_load(b.session, b.model, &again, PATH), IGPT_MISMATCH);
     CHECK(strstr(last, PATH ": ") != NULL && same_run(&a, &b));
+    a.session->moment2[0] = (float)HUGE_VAL;
+    CHECK_INT(igpt_checkpoint_save(a.session, a.model, &progress, PATH), IGPT_NOT_FINITE);
+    CHECK(strstr(last, PATH ": tensor adam.v.") != NULL);
     run_close(&a);
     run_close(&b);
   }
@@ -1875,6 +1882,20 @@ TEST(npy_types)
   CHECK_INT(igpt_npy_read_i64(&npy, n, 1, 1, &source), IGPT_MISMATCH);    /* 2^63 is too much */
   CHECK_INT(igpt_npy_read_f32(&npy, f, 1, 1, &source), IGPT_OK);
   CHECK(f[0] == 9223372036854775808.0f);
+  {                                           /* rounded once: a double between makes it a tie */
+    static const unsigned char wide[] = { 1, 0, 0, 0, 0x80, 0, 0, 0x80,       /* 2^63 + 2^39 + 1 */
+                                          1, 0, 0, 0, 0x40, 0, 0, 0x40 };     /* 2^62 + 2^38 + 1 */
+    npy_file(&file, 1, "{'descr': '<u8', 'fortran_order': False, 'shape': (2,)}", wide, 16);
+    CHECK_INT(npy_open(&npy, &file), IGPT_OK);
+    source = paper_source(&file);
+    CHECK_INT(igpt_npy_read_f32(&npy, f, 0, 2, &source), IGPT_OK);
+    CHECK(f[0] == 9223373136366403584.0f && f[1] == 4611686568183201792.0f);
+    npy_file(&file, 1, "{'descr': '<i8', 'fortran_order': False, 'shape': (1,)}", wide + 8, 8);
+    CHECK_INT(npy_open(&npy, &file), IGPT_OK);
+    source = paper_source(&file);
+    CHECK_INT(igpt_npy_read_f32(&npy, f, 0, 1, &source), IGPT_OK);
+    CHECK(f[0] == 4611686568183201792.0f);
+  }
 
   for (i = 0; i < COUNT(kinds); i++) {
     const int count = 6 / kinds[i].size;

@@ -2296,11 +2296,32 @@ TEST(watch)
   p.asked = 0;
   CHECK_INT(igpt_sample(session, again, N, NULL), IGPT_OK);
   CHECK(same_bits(again, drawn, sizeof drawn));
+  igpt_session_destroy(session);
+  igpt_model_destroy(model);
+  {                                           /* a round of filling asks as often as igpt_nll */
+    igpt_config other = config;
+    igpt_sample_desc once;
+    uint8_t mask[2 * T];
+    int asked;
+    memset(mask, 1, sizeof mask);
+    memset(&once, 0, sizeof once);
+    once.rounds = 1;
+    other.objective = IGPT_BERT;
+    model = model_random(&other, 4);
+    CHECK_INT(igpt_session_create(&session, model, &desc), IGPT_OK);
+    p.asked = 0;
+    batch.count = 2;
+    CHECK_INT(igpt_nll(session, NULL, NULL, &batch), IGPT_OK);
+    asked = p.asked;
+    p.asked = 0;
+    CHECK_INT(igpt_fill(session, tokens, mask, 2, &once), IGPT_OK);
+    CHECK_INT(p.asked, asked);
+    igpt_session_destroy(session);
+    igpt_model_destroy(model);
+  }
   free(out);
   free(first);
   free(tokens);
-  igpt_session_destroy(session);
-  igpt_model_destroy(model);
 }
 
 int main(void)

@@ -517,6 +517,10 @@ TEST(few_colours)
     CHECK_INT(igpt_palette_error(&p, &mse, &psnr, rgb, N), IGPT_OK);
     CHECK(mse == 0 && psnr == HUGE_VAL);
   }
+  memcpy(rgb, "\7\13\26\0\0\141", 6);      /* 11.058 of luma, both: the one with less red first */
+  CHECK_INT(igpt_palette_fit(&p, NULL, rgb, 2, NULL), IGPT_OK);
+  CHECK_NEAR(step_of(p.centre[0][2]), 97, 1e-5);
+  CHECK_NEAR(step_of(p.centre[1][2]), 22, 1e-5);
 }
 
 /* Counting is exact: against a table of all 2^24 colours. */
@@ -710,6 +714,54 @@ TEST(repaired)
   free(scratch[1]);
   free(km);
   free(rgb);
+}
+
+/* Rounds end when nothing moves: with one less the palette is another, also where centres have
+   changed places in the order. */
+TEST(no_round_for_nothing)
+{
+  enum { N = 1500 };
+  uint8_t rgb[3 * N];
+  uint64_t seed;
+  size_t i;
+  for (seed = 8; seed < 28; seed++) {
+    igpt_rng rng = igpt_rng_seed(seed, 1);
+    igpt_kmeans_desc desc = {0};
+    igpt_kmeans_report report;
+    igpt_palette p, q;
+    for (i = 0; i < sizeof rgb; i++) rgb[i] = (uint8_t)igpt_rng_below(&rng, 256);
+    desc.colours = 24;
+    desc.seed = seed;
+    CHECK_INT(igpt_palette_fit(&p, &report, rgb, N, &desc), IGPT_OK);
+    desc.max_iterations = report.iterations - 1;
+    CHECK_INT(igpt_palette_fit(&q, NULL, rgb, N, &desc), IGPT_OK);
+    CHECK(memcmp(&p, &q, sizeof p) != 0);
+  }
+}
+
+/* Of two colours with the same part of the error the first becomes the centre. */
+TEST(repaired_by_the_first)
+{
+  igpt__kmeans *km = (igpt__kmeans *)calloc(1, sizeof *km);
+  uint8_t colour[2][3] = { { 10, 10, 10 }, { 14, 10, 10 } };
+  uint32_t weight[2] = { 3, 3 };
+  uint16_t owner[2] = { 0, 0 };
+  igpt_kmeans_desc desc = {0};
+  if (!km) exit(2);
+  km->desc = &desc;
+  km->distinct = 2;
+  km->colour = colour;
+  km->weight = weight;
+  km->owner = owner;
+  km->centre[0][0] = 12;
+  km->centre[0][1] = km->centre[0][2] = 10;
+  km->cluster[0].weight = 6;
+  km->cluster[0].sum[0] = 72;
+  km->cluster[0].sum[1] = km->cluster[0].sum[2] = 60;
+  CHECK_INT(igpt__kmeans_repair(km, 1), IGPT_OK);
+  CHECK(owner[0] == 1 && owner[1] == 0);
+  CHECK_INT(km->cluster[0].sum[0], 42);
+  free(km);
 }
 
 /* 1, 2, 3, 7 workers, tasks in any order: the same bits. So many colours that a sweep has more than
@@ -917,6 +969,8 @@ int main(void)
   RUN(lloyd);
   RUN(tolerance);
   RUN(repaired);
+  RUN(no_round_for_nothing);
+  RUN(repaired_by_the_first);
   RUN(workers_change_nothing);
   RUN(order_of_pixels_changes_nothing);
   RUN(names);

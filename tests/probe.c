@@ -414,6 +414,61 @@ TEST(ties)
   igpt_probe_destroy(probe);
 }
 
+/* Three epochs in double: an order for each, batches of 5, 5 and 2, the rate along a cosine. */
+TEST(sgd_by_hand)
+{
+  enum { N = 12, D = 2, K = 3, P = K * (D + 1), BATCH = 5, EPOCHS = 3 };
+  float x[N * D];
+  int32_t labels[N];
+  double w[P] = { 0 }, v[P] = { 0 };
+  igpt_probe_desc desc = {0};
+  igpt_probe *probe;
+  size_t i, j, c, begin;
+  int epoch;
+  blobs(x, labels, N, D, K);
+  desc.method = IGPT_SGD;
+  desc.inverse_l2 = 0.7;
+  desc.rate = 0.5;
+  desc.momentum = 0.8;
+  desc.epochs = EPOCHS;
+  desc.batch = BATCH;
+  desc.seed = 4;
+  for (epoch = 0; epoch < EPOCHS; epoch++) {
+    igpt_rng rng = igpt_rng_seed(desc.seed, (uint64_t)epoch);
+    uint32_t order[N];
+    for (i = 0; i < N; i++) order[i] = (uint32_t)i;
+    igpt_rng_shuffle(&rng, order, N);
+    for (begin = 0; begin < N; begin += BATCH) {
+      const size_t count = begin + BATCH < N ? BATCH : N - begin;
+      const double done = (epoch * 3.0 + (double)(begin / BATCH)) / (3.0 * EPOCHS);
+      double g[P] = { 0 };
+      for (i = 0; i < count; i++) {
+        const size_t row = order[begin + i];
+        double z[K], total = 0;
+        for (c = 0; c < K; c++) {
+          z[c] = w[K * D + c];
+          for (j = 0; j < D; j++) z[c] += w[c * D + j] * (double)x[row * D + j];
+          total += exp(z[c]);
+        }
+        for (c = 0; c < K; c++) {
+          const double delta = (exp(z[c]) / total - ((size_t)labels[row] == c)) / (double)count;
+          for (j = 0; j < D; j++) g[c * D + j] += delta * (double)x[row * D + j];
+          g[K * D + c] += delta;
+        }
+      }
+      for (i = 0; i < P; i++) {
+        if (i < K * D) g[i] += w[i] / (desc.inverse_l2 * N);
+        v[i] = desc.momentum * v[i] + g[i];
+        w[i] -= desc.rate * 0.5 * (1 + cos(3.141592653589793 * done)) * v[i];
+      }
+    }
+  }
+  CHECK_INT(igpt_probe_fit(&probe, NULL, x, labels, N, D, &desc), IGPT_OK);
+  for (i = 0; i < K * D; i++) CHECK_NEAR(igpt_probe_weights(probe, NULL, NULL)[i], w[i], 1e-5);
+  for (i = 0; i < K; i++) CHECK_NEAR(igpt_probe_intercepts(probe)[i], w[K * D + i], 1e-5);
+  igpt_probe_destroy(probe);
+}
+
 TEST(predict)
 {
   int32_t labels[150], alone[150];
@@ -733,6 +788,7 @@ int main(void)
   RUN(wide_features);
   RUN(small_losses_are_exact);
   RUN(sgd_comes_near);
+  RUN(sgd_by_hand);
   RUN(ties);
   RUN(predict);
   RUN(workers_change_nothing);
